@@ -1,0 +1,49 @@
+package storage
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantry-cri/gantry/internal/id"
+)
+
+// Options says where a store lives.
+type Options struct {
+	Root    string       // the instance's persistent directory; images are under Root/storage, writable layers under Root/containers
+	RunRoot string       // the instance's volatile directory (RunRoot/storage: locks)
+	Log     *slog.Logger // nil discards
+}
+
+// Image is what the index knows of one stored image. It is shared between
+// readers: neither it nor what it points to may be changed.
+type Image struct {
+	ID           string          // 64 hexadecimal digits: the digest of the config
+	Names        []string        // normalized, repo:tag and repo@digest, sorted
+	Digests      []digest.Digest // of the manifests (and the index) that the image was pulled by
+	TopLayer     string          // "" for an image without layers
+	Layers       []string        // top first, layer ids of the store
+	Size         uint64          // bytes of the unpacked layers plus config and manifests
+	Config       *imgspec.Image
+	ConfigDigest digest.Digest
+	Created      time.Time // when the image was stored here
+}
+
+// RootFS is a container's root filesystem as the kernel's overlay wants it:
+// directories, nothing mounted.
+type RootFS struct {
+	Container id.Container
+	ImageID   string
+	Lower     []string // top first, at least one
+	Upper     string
+	Work      string
+}
+
+// Usage is what something occupies on the file system.
+type Usage struct {
+	Bytes  uint64
+	Inodes uint64
+	At     time.Time // when it was measured
+}
