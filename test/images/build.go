@@ -1,0 +1,166 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// own is this package's code: a change of it makes other images.
+//
+//go:embed *.go
+var own embed.FS
+
+// Build returns the directory of an OCI image layout that holds the set,
+// building it below cache unless it is there already. Several processes may
+// call it at once. With a cache it takes a few hundred milliseconds, all of it
+// for asking APT whether the packages are still the same.
+func Build(ctx context.Context, cache string, set Set) (string, error) {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", err
+	}
+	unlock, err := lock(filepath.Join(cache, "lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+
+	in, err := findInputs(ctx)
+	if err != nil {
+		return "", fmt.Errorf("find the packages of image set %s: %w", set, err)
+	}
+	key, err := in.key(set)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, string(set)+"-"+key)
+	if _, err := os.Stat(filepath.Join(dir, "index.json")); err == nil {
+		return dir, nil
+	}
+	if err := build(ctx, cache, dir, set, in); err != nil {
+		return "", fmt.Errorf("build image set %s: %w", set, err)
+	}
+	return dir, removeOthers(cache, set, dir)
+}
+
+func build(ctx context.Context, cache, dir string, set Set, in inputs) error {
+	list, err := imagesOf(ctx, cache, set, in)
+	if err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(cache, "building-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	w, err := newLayoutWriter(tmp)
+	if err != nil {
+		return err
+	}
+	for _, im := range list {
+		if err := w.add(im); err != nil {
+			return fmt.Errorf("write %s: %w", im.names[0], err)
+		}
+	}
+	if err := w.close(); err != nil {
+		return err
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(tmp, dir)
+}
+
+func imagesOf(ctx context.Context, cache string, set Set, in inputs) ([]image, error) {
+	switch set {
+	case Demo:
+		return demoImages(ctx, in)
+	case Critest:
+		program, err := fullBusybox(ctx, cache)
+		if err != nil {
+			return nil, err
+		}
+		return critestImages(ctx, in, program)
+	}
+	return nil, fmt.Errorf("there is no image set %q", set)
+}
+
+// fullBusybox returns the busybox of the source package, compiled once.
+func fullBusybox(ctx context.Context, cache string) ([]byte, error) {
+	file := filepath.Join(cache, "busybox-"+runtime.GOARCH)
+	program, err := os.ReadFile(file)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return program, err
+	}
+	src, err := openSources(ctx, filepath.Join(cache, "apt"))
+	if err != nil {
+		return nil, err
+	}
+	if program, err = src.busybox(ctx); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(file+".new", program, 0o755); err != nil {
+		return nil, err
+	}
+	return program, os.Rename(file+".new", file)
+}
+
+// key digests what the set is made from.
+func (in inputs) key(set Set) (string, error) {
+	sum := sha256.New()
+	fmt.Fprintln(sum, set, in.busybox, in.nginx)
+	files, err := fs.Glob(own, "*.go")
+	if err != nil {
+		return "", err
+	}
+	slices.Sort(files)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		data, err := own.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(sum, "%s %x\n", name, sha256.Sum256(data))
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil))[:16], nil
+}
+
+// removeOthers removes earlier builds of the set.
+func removeOthers(cache string, set Set, keep string) error {
+	dirs, err := filepath.Glob(filepath.Join(cache, string(set)+"-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if dir != keep {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lock holds an exclusive lock on file until the returned function is called.
+func lock(file string) (unlock func(), err error) {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", file, err)
+	}
+	return func() { f.Close() }, nil
+}
