@@ -6,7 +6,6 @@
 package cgroup
 
 import (
-	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -69,25 +68,17 @@ func MemoryEventsFile(f node.Facts, path string) string {
 	return ""
 }
 
-// Create makes the cgroup and its parents in every hierarchy. A cgroup that
-// exists is no error. On version 1 a fresh cpuset gets its parent's CPUs and
-// memory nodes, without which no process can enter it; on version 2 the
-// parents hand down every controller.
-func Create(f node.Facts, path string) error { return nil }
+// isRoot reports whether path names the root of the hierarchies, which is
+// never ours to remove or to empty.
+func isRoot(path string) bool { return Clean(path) == "/" }
 
-// Remove removes the cgroup and all below it, bottom-up, in every hierarchy.
-// A cgroup that does not exist is no error. One that is busy is tried again
-// for a short while: the kernel needs a moment after its last process ended.
-// Processes are not ended: see KillAll.
-func Remove(ctx context.Context, f node.Facts, path string) error { return nil }
-
-// Procs lists the processes of the cgroup and of all below it, each once. A
-// cgroup that does not exist has none.
-func Procs(f node.Facts, path string) ([]int, error) { return nil, nil }
-
-// KillAll ends every process of the cgroup and of all below it with SIGKILL,
-// and returns when they are gone or when ctx ends. On version 1 the cgroup
-// can't start processes any more afterwards: it is meant to be removed next.
-func KillAll(ctx context.Context, f node.Facts, path string) error { return nil }
-
-func isRoot(path string) bool { return strings.Trim(Clean(path), "/") == "" }
+// holdsDaemon reports whether the daemon itself runs in the cgroup or below it.
+func holdsDaemon(f node.Facts, path string) bool {
+	path = Clean(path)
+	for _, own := range f.OwnCgroups {
+		if own == path || strings.HasPrefix(own, path+"/") {
+			return true
+		}
+	}
+	return false
+}
