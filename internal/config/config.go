@@ -1,43 +1,81 @@
-// Package config is the daemon's configuration: one table of keys from which
-// the defaults, the TOML keys, the flags, the documented default file and the
-// help text are made. It only reads: it creates and changes nothing.
+// Package config is the daemon's configuration: one table of keys (keys.go)
+// from which the defaults, the TOML keys, the flags, the documented default
+// file and the help text are made. It only reads: it creates and changes
+// nothing.
 package config
 
 import (
+	"maps"
+	"slices"
 	"time"
 )
 
+// DefaultFile is read when --config names no other. It need not exist.
+const DefaultFile = "/etc/gantry/gantry.toml"
+
 // Config is the whole configuration of a daemon. The table in keys.go says
-// what each field means and which values it takes.
+// what each field means, which values it takes and what it is by default.
 type Config struct {
-	Root                 string
-	RunRoot              string
-	Listen               string
-	CNIConfDir           string
-	CNIBinDirs           []string
-	CNITimeout           time.Duration
+	Root    string
+	RunRoot string
+	Listen  string
+
+	CNIConfDir string
+	CNIBinDirs []string
+	CNITimeout time.Duration
+
 	RegistriesConf       string
 	Policy               string
-	AuthFile             string
-	DefaultRuntime       string
-	Runtimes             map[string]Runtime // by handler name
-	RuntimeTimeout       time.Duration
-	LogLevel             string
-	LogFormat            string
-	PauseImage           string
-	PauseCommand         []string
-	CgroupParent         string
-	SeccompProfile       string
-	LogSizeMax           int64
-	PidsLimit            int64
-	ExecOutputMax        int64
+	AuthFile             string // "" means none
 	PullStallTimeout     time.Duration
 	MaxParallelDownloads int
-	GRPCMaxMessageSize   int
+
+	DefaultRuntime string             // "" until ResolveRuntimes has chosen one
+	Runtimes       map[string]Runtime // by handler name; replaced, never changed
+	RuntimeTimeout time.Duration
+
+	PauseImage     string // "" means the built-in pause
+	PauseCommand   []string
+	CgroupParent   string
+	SeccompProfile string // "" means the built-in profile
+	PidsLimit      int64  // 0 means none
+	LogSizeMax     int64  // bytes; -1 means unlimited
+	ExecOutputMax  int64  // bytes
+
+	LogLevel           string
+	LogFormat          string
+	GRPCMaxMessageSize int // bytes
 }
 
 // Runtime is one OCI runtime.
 type Runtime struct {
-	Path string // of the binary; "" in a file means: look NAME up in PATH
-	Root string // where the runtime keeps its state; "" means <run_root>/NAME
+	Path string // of the binary; "" until ResolveRuntimes has looked it up
+	Root string // where the runtime keeps its state; "" until ResolveRuntimes has set <run_root>/NAME
 }
+
+// Default returns the configuration of a daemon without files and flags.
+func Default() Config {
+	var c Config
+	for _, k := range keys() {
+		k.value.reset(&c)
+	}
+	return c
+}
+
+// withRuntime returns runtimes with one entry replaced; it shares nothing with
+// the argument.
+func withRuntime(runtimes map[string]Runtime, name string, r Runtime) map[string]Runtime {
+	out := maps.Clone(runtimes)
+	if out == nil {
+		out = map[string]Runtime{}
+	}
+	out[name] = r
+	return out
+}
+
+func runtimeNames(runtimes map[string]Runtime) []string {
+	return slices.Sorted(maps.Keys(runtimes))
+}
+
+// RegistriesConfDir is the drop-in directory that belongs to RegistriesConf.
+func (c Config) RegistriesConfDir() string { return c.RegistriesConf + ".d" }

@@ -1,0 +1,93 @@
+package config
+
+import "time"
+
+// A key is one line of the table: a setting of a C, which is a Config or a
+// Runtime.
+type key[C any] struct {
+	name  string // in TOML; the flag is the same with dashes
+	doc   string // the first sentence is the flag's help
+	value value[C]
+}
+
+// keys is the table of every setting, in the order in which they are documented.
+// Whatever is here is in the file, in the flags and in `gantryd config`.
+func keys() []key[Config] {
+	return []key[Config]{
+		{"root", "Directory of what survives a reboot: images, layers, writable layers, network attachments.",
+			text(func(c *Config) *string { return &c.Root }, "/var/lib/gantry", absolute)},
+		{"run_root", "Directory of what a reboot ends: pods, their namespaces and sockets. A tmpfs is best.",
+			text(func(c *Config) *string { return &c.RunRoot }, "/run/gantry", absolute)},
+		{"listen", "Unix socket on which the CRI is served.",
+			text(func(c *Config) *string { return &c.Listen }, "/run/gantry/gantry.sock", socket)},
+
+		{"cni_conf_dir", "Directory of CNI network configurations. It is watched; the first usable *.conflist, *.conf or *.json by name is the network of new pods.",
+			text(func(c *Config) *string { return &c.CNIConfDir }, "/etc/cni/net.d", absolute)},
+		{"cni_bin_dir", "Directories that are searched for CNI plugins, in this order.",
+			list(func(c *Config) *[]string { return &c.CNIBinDirs }, []string{"/opt/cni/bin", "/usr/lib/cni"}, notEmpty, each(absolute))},
+		{"cni_timeout", "Bound on one CNI operation; then its plugins are killed.",
+			duration(func(c *Config) *time.Duration { return &c.CNITimeout }, 2*time.Minute, positive)},
+
+		{"registries_conf", "Registries configuration: mirrors, insecure registries, short names. Files in the directory of the same name with .d appended are read too. Neither need exist.",
+			text(func(c *Config) *string { return &c.RegistriesConf }, "/etc/containers/registries.conf", absolute)},
+		{"policy", "Signature policy for images. If the file does not exist, every image is accepted.",
+			text(func(c *Config) *string { return &c.Policy }, "/etc/containers/policy.json", absolute)},
+		{"auth_file", "Registry credentials for pulls that bring none (an auth.json). It need not exist; an empty value means none.",
+			text(func(c *Config) *string { return &c.AuthFile }, "/etc/gantry/auth.json", orEmpty(absolute))},
+		{"pull_stall_timeout", "A download that receives nothing for so long has failed.",
+			duration(func(c *Config) *time.Duration { return &c.PullStallTimeout }, time.Minute, positive)},
+		{"max_parallel_downloads", "Layers of one image that are downloaded at the same time.",
+			number(func(c *Config) *int { return &c.MaxParallelDownloads }, 6, between(1, 64))},
+
+		{"default_runtime", "Name of the runtime of pods that ask for none. Empty means crun, or else runc, or else the only one in [runtimes].",
+			text(func(c *Config) *string { return &c.DefaultRuntime }, "", orEmpty(handlerName))},
+		{"runtime_timeout", "Bound on one call of an OCI runtime; then it is killed.",
+			duration(func(c *Config) *time.Duration { return &c.RuntimeTimeout }, 2*time.Minute, positive)},
+
+		{"pause_image", "Image of the pause container. Empty means the built-in one, for which nothing is pulled.",
+			text(func(c *Config) *string { return &c.PauseImage }, "")},
+		{"pause_command", "Command of the pause image. Empty means what the image says. Only with a pause_image.",
+			list(func(c *Config) *[]string { return &c.PauseCommand }, nil)},
+		{"cgroup_parent", "Cgroup of pods whose request names none: each gets a child of it.",
+			text(func(c *Config) *string { return &c.CgroupParent }, "/gantry", absolute)},
+		{"seccomp_profile", "File with the default seccomp profile (an OCI linux.seccomp object as JSON). Empty means the built-in one.",
+			text(func(c *Config) *string { return &c.SeccompProfile }, "", orEmpty(absolute))},
+		{"pids_limit", "Most processes in one container. 0 means no limit.",
+			number(func(c *Config) *int64 { return &c.PidsLimit }, 0, between(0, 1<<22))},
+		{"log_size_max", "Most bytes in one container's log file; more output is dropped. -1 means no limit.",
+			number(func(c *Config) *int64 { return &c.LogSizeMax }, -1, unlimitedOr(8192))},
+		{"exec_output_max", "Most bytes that ExecSync returns of each of stdout and stderr; more is dropped.",
+			number(func(c *Config) *int64 { return &c.ExecOutputMax }, 16<<20, between(1, 1<<30))},
+
+		{"log_level", "Least level of the daemon's own log: debug, info, warn or error.",
+			text(func(c *Config) *string { return &c.LogLevel }, "info", oneOf("debug", "info", "warn", "error"))},
+		{"log_format", "Format of the daemon's own log: text or json.",
+			text(func(c *Config) *string { return &c.LogFormat }, "text", oneOf("text", "json"))},
+		{"grpc_max_message_size", "Most bytes in one CRI message, in either direction.",
+			number(func(c *Config) *int { return &c.GRPCMaxMessageSize }, 16<<20, between(1<<20, 1<<30))},
+	}
+}
+
+// runtimeKeys is the table of a [runtimes.NAME] section.
+func runtimeKeys() []key[Runtime] {
+	return []key[Runtime]{
+		{"path", "The runtime's binary. Without it, NAME is looked up in PATH.",
+			text(func(r *Runtime) *string { return &r.Path }, "", orEmpty(absolute))},
+		{"root", "Directory in which the runtime keeps its state. Without it, <run_root>/NAME.",
+			text(func(r *Runtime) *string { return &r.Root }, "", orEmpty(absolute))},
+	}
+}
+
+const (
+	runtimesTable = "runtimes"
+	runtimesDoc   = "An OCI runtime, chosen by a pod's runtime handler NAME. Without any such table, crun and runc are offered where PATH has them."
+)
+
+func find[C any](table []key[C], name string) (key[C], bool) {
+	for _, k := range table {
+		if k.name == name {
+			return k, true
+		}
+	}
+	return key[C]{}, false
+}

@@ -1,0 +1,74 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+)
+
+// wellKnownRuntimes are offered when no runtime is configured, and the first
+// of them that there is becomes the default.
+func wellKnownRuntimes() []string { return []string{"crun", "runc"} }
+
+// ResolveRuntimes returns c with every runtime's Path and Root and with
+// DefaultRuntime filled in. lookPath finds a binary by its name, as
+// exec.LookPath does; it is the only thing asked about the node.
+func (c Config) ResolveRuntimes(lookPath func(name string) (string, error)) (Config, error) {
+	c.Runtimes = offered(c, lookPath)
+	if name := c.DefaultRuntime; name != "" {
+		if _, ok := c.Runtimes[name]; !ok {
+			c.Runtimes = withRuntime(c.Runtimes, name, Runtime{})
+		}
+	}
+	for _, name := range runtimeNames(c.Runtimes) {
+		r := c.Runtimes[name]
+		if r.Path == "" {
+			found, err := lookPath(name)
+			if err != nil {
+				return Config{}, fmt.Errorf("runtime %q: no path in [%s.%s], and PATH has none: %w", name, runtimesTable, name, err)
+			}
+			r.Path = found
+		}
+		if r.Root == "" {
+			r.Root = filepath.Join(c.RunRoot, name)
+		}
+		c.Runtimes = withRuntime(c.Runtimes, name, r)
+	}
+	return c.withDefaultRuntime()
+}
+
+// offered are the configured runtimes; if there are none, the
+// well-known ones that PATH has.
+func offered(c Config, lookPath func(string) (string, error)) map[string]Runtime {
+	if len(c.Runtimes) > 0 {
+		return c.Runtimes
+	}
+	var out map[string]Runtime
+	for _, name := range wellKnownRuntimes() {
+		if _, err := lookPath(name); err == nil {
+			out = withRuntime(out, name, Runtime{})
+		}
+	}
+	return out
+}
+
+func (c Config) withDefaultRuntime() (Config, error) {
+	if c.DefaultRuntime != "" {
+		return c, nil
+	}
+	for _, name := range wellKnownRuntimes() {
+		if _, ok := c.Runtimes[name]; ok {
+			c.DefaultRuntime = name
+			return c, nil
+		}
+	}
+	names := runtimeNames(c.Runtimes)
+	switch len(names) {
+	case 0:
+		return Config{}, fmt.Errorf("no OCI runtime: install crun or runc, or name one in [%s.NAME]", runtimesTable)
+	case 1:
+		c.DefaultRuntime = names[0]
+		return c, nil
+	default:
+		return Config{}, fmt.Errorf("default_runtime: must say which of the runtimes %q is the default", names)
+	}
+}
