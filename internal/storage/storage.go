@@ -1,102 +1,169 @@
 // Package storage keeps images and the root filesystems of containers on disk:
 // read-only layers in containers/storage (overlay driver), writable layers in
 // plain directories beside it. It mounts nothing.
+//
+// Under Options.Root:
+//
+//	storage/            containers/storage: layers, images
+//	containers/<id>/    one writable layer: upper, work, rootfs.json
+//	containers/.trash/  writable layers on their way out
+//	removed/<image id>  images that lost their names while a container uses them
+//	usage.json          what each image layer occupies
 package storage
 
 import (
-	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 
 	cstorage "go.podman.io/storage"
+	"go.podman.io/storage/pkg/reexec"
+	"golang.org/x/sys/unix"
 
+	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
 )
 
 // Store is one instance's storage. All methods may be called concurrently.
-type Store struct{}
+type Store struct {
+	root string
+	log  *slog.Logger
+	lib  cstorage.Store
+	lock *os.File // flock on the root, held until Close
+
+	index    atomic.Pointer[Index]
+	problems atomic.Pointer[[]error]
+
+	// transfers is held for reading while a pull may rely on layers that no
+	// image has yet, and for writing while layers are deleted.
+	transfers sync.RWMutex
+
+	// records serializes changes to the library's image records. It is held
+	// over disk I/O and taken before mu.
+	records sync.Mutex
+
+	// mu guards uses and removed, and is held where the index is replaced.
+	// Never held over disk I/O.
+	mu      sync.Mutex
+	uses    map[id.Container]string // writable layer -> image id
+	removed map[string]bool         // images without names, still on disk
+
+	files fileCache
+	usage usageBook
+	trash trashCan
+	tasks sync.WaitGroup // background deletions, waited for by Close
+}
 
 // Reexec runs the helper that containers/storage starts as a child of the
 // daemon, when this process is one. main (and TestMain) calls it first and
 // returns at once when it reports true.
-func Reexec() bool { return false }
+func Reexec() bool { return reexec.Init() }
 
 // Open opens the store, creating it where there is none, removes what an
 // interrupted pull left and builds the index. One process at a time may have
-// a root open. An image that can't be read is left out and reported by
-// Problems, never an error.
-func Open(o Options) (*Store, error) { return nil, errors.New("storage: not yet") }
+// a root open: the second gets errkind.Precondition. An image that can't be
+// read is left out and reported by Problems, never an error.
+func Open(o Options) (_ *Store, err error) {
+	s := &Store{root: o.Root, log: o.Log, uses: map[id.Container]string{}, removed: map[string]bool{}}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir()} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+	}
+	if s.lock, err = lockRoot(o.Root); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.lock.Close())
+		}
+	}()
+	damaged := quarantineDamaged(s.graphRoot())
+	if s.lib, err = openLibrary(s.graphRoot(), filepath.Join(o.RunRoot, "storage")); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", s.graphRoot(), err)
+	}
+	if err := s.load(damaged); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", s.graphRoot(), err)
+	}
+	return s, nil
+}
 
-// Close releases the store. It unmounts and deletes nothing.
-func (s *Store) Close() error { return nil }
+// load reads everything that is kept in memory.
+func (s *Store) load(problems []error) error {
+	problems = append(problems, s.loadUses()...)
+	if err := s.loadRemoved(); err != nil {
+		return err
+	}
+	s.usage.load(s.usageFile())
+	s.files.init()
+	s.trash.init(s.trashDir(), s.log, &s.tasks)
+	if err := s.lib.GarbageCollect(); err != nil {
+		problems = append(problems, fmt.Errorf("reclaim unfinished layers: %w", err))
+	}
+	for _, p := range problems {
+		s.log.Warn("store record unusable", "err", p)
+	}
+	s.index.Store(newIndex(nil))
+	s.problems.Store(&problems)
+	return s.Refresh()
+}
 
-// Library is the containers/storage handle below, for internal/image. Whoever
-// changes an image through it calls Refresh afterwards.
-func (s *Store) Library() cstorage.Store { return nil }
+// lockRoot makes sure that no other process works on root.
+func lockRoot(root string) (*os.File, error) {
+	path := filepath.Join(root, "storage.lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errkind.Errorf(errkind.Precondition, "open store: %s is in use by another process", root)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
 
-// Problems are the records that could not be used at the last scan.
-func (s *Store) Problems() []error { return nil }
+// Close waits for background deletions and releases the store. It unmounts
+// and deletes nothing; no method may be called afterwards.
+func (s *Store) Close() error {
+	s.trash.close()
+	s.tasks.Wait()
+	s.lib.Free()
+	return s.lock.Close()
+}
+
+// Library is the containers/storage handle below, for internal/image, which
+// brackets its use with BeginTransfer and tells the outcome by Adopt.
+func (s *Store) Library() cstorage.Store { return s.lib }
+
+// Problems are the records that could not be used: those found at start and
+// the images that the last scan left out.
+func (s *Store) Problems() []error {
+	problems := *s.problems.Load()
+	return append(problems[:len(problems):len(problems)], s.index.Load().problems...)
+}
 
 // Images is the current snapshot; it never waits.
-func (s *Store) Images() *Index { return &Index{} }
+func (s *Store) Images() *Index { return s.index.Load() }
 
-// Refresh brings the index up to date with the library's records.
-func (s *Store) Refresh() error { return nil }
+// ImageDir is the directory that holds the images, for ImageFsInfo.
+func (s *Store) ImageDir() string { return s.graphRoot() }
 
-// CreateRootFS makes a container's writable layer on top of an image of the
-// index. The image's layers stay until RemoveRootFS, whatever happens to its
-// names. errkind.NotFound if the image is not stored. A second call with the
-// same arguments returns the same root filesystem.
-func (s *Store) CreateRootFS(ctr id.Container, imageID string) (RootFS, error) {
-	return RootFS{}, errors.New("storage: not yet")
-}
+// ContainerDir is the directory that holds the writable layers.
+func (s *Store) ContainerDir() string { return s.containersDir() }
 
-// OpenRootFS returns what CreateRootFS returned, also after a restart and
-// after the image's removal. errkind.NotFound if there is none.
-func (s *Store) OpenRootFS(ctr id.Container, imageID string) (RootFS, error) {
-	return RootFS{}, errors.New("storage: not yet")
-}
-
-// RemoveRootFS removes a container's writable layer; deleting the files goes
-// on in the background. A layer that does not exist is no error.
-func (s *Store) RemoveRootFS(ctr id.Container) error { return nil }
-
-// Reclaim removes the writable layers that keep does not claim, and the
-// layers and images that nothing uses any more. Called once at start.
-func (s *Store) Reclaim(keep func(id.Container) bool) error { return nil }
-
-// InUse reports whether a root filesystem was made from the image.
-func (s *Store) InUse(imageID string) bool { return false }
-
-// ReadFile reads a regular file of at most max bytes as the container sees
-// it: through the upper and lower directories, symbolic links resolved inside
-// the root filesystem. The error wraps fs.ErrNotExist if there is none.
-func (s *Store) ReadFile(r RootFS, path string, max int64) ([]byte, error) {
-	return nil, errors.New("storage: not yet")
-}
-
-// EnsureDir makes path (and its parents) a directory of the root filesystem,
-// as mkdir -p with mode 0755 and owner 0:0 inside the container would;
-// existing directories keep their mode and owner.
-func (s *Store) EnsureDir(r RootFS, path string) error { return errors.New("storage: not yet") }
-
-// ImageUsage and ContainerUsage are kept up to date in the background and
-// never wait. ContainerUsage is one writable layer; false if not known (yet).
-func (s *Store) ImageUsage() Usage { return Usage{} }
-
-// ContainersUsage is the sum over all writable layers.
-func (s *Store) ContainersUsage() Usage { return Usage{} }
-
-// ContainerUsage is one container's writable layer as last measured.
-func (s *Store) ContainerUsage(ctr id.Container) (Usage, bool) { return Usage{}, false }
-
-// ImageDir and ContainerDir are the directories that hold the two, for
-// ImageFsInfo's mount points.
-func (s *Store) ImageDir() string { return "" }
-
-// ContainerDir holds the writable layers.
-func (s *Store) ContainerDir() string { return "" }
-
-// Remove removes an image with all its names. While a root filesystem uses it
-// only the names go: the layers follow with the last of them. An image that
-// is not stored is no error.
-func (s *Store) Remove(ctx context.Context, imageID string) error { return nil }
+func (s *Store) graphRoot() string     { return filepath.Join(s.root, "storage") }
+func (s *Store) containersDir() string { return filepath.Join(s.root, "containers") }
+func (s *Store) trashDir() string      { return filepath.Join(s.root, "containers", ".trash") }
+func (s *Store) removedDir() string    { return filepath.Join(s.root, "removed") }
+func (s *Store) emptyDir() string      { return filepath.Join(s.root, "empty") }
+func (s *Store) usageFile() string     { return filepath.Join(s.root, "usage.json") }

@@ -28,7 +28,9 @@ type Image struct {
 	Size         uint64          // bytes of the unpacked layers plus config and manifests
 	Config       *imgspec.Image
 	ConfigDigest digest.Digest
-	Created      time.Time // when the image was stored here
+	Created      time.Time // of the image, as its builder says
+
+	lower []string // directories of Layers
 }
 
 // RootFS is a container's root filesystem as the kernel's overlay wants it:

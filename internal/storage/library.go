@@ -1,0 +1,104 @@
+package storage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	cstorage "go.podman.io/storage"
+	cstypes "go.podman.io/storage/types"
+	"golang.org/x/sys/unix"
+)
+
+// confEnv names the file that containers/storage reads its defaults from.
+const confEnv = "CONTAINERS_STORAGE_CONF"
+
+// openLibrary opens containers/storage so that nothing outside the two
+// directories is read, and no mount is left by a daemon that is killed:
+// the driver probes the kernel by mounting, so it starts in a mount namespace
+// of its own, and skip_mount_home spares the bind mount of its home.
+func openLibrary(graphRoot, runRoot string) (cstorage.Store, error) {
+	var lib cstorage.Store
+	err := inPrivateMounts(func() error {
+		restore, err := ignoreGlobalConf()
+		if err != nil {
+			return err
+		}
+		lib, err = cstorage.GetStore(cstypes.StoreOptions{
+			GraphRoot:          graphRoot,
+			RunRoot:            runRoot,
+			GraphDriverName:    "overlay",
+			GraphDriverOptions: []string{"overlay.skip_mount_home=true"},
+			// An image's id must be the digest of its config: partial
+			// pulls give some images another one.
+			PullOptions: map[string]string{"enable_partial_images": "false"},
+		})
+		return errors.Join(err, restore())
+	})
+	return lib, err
+}
+
+// ignoreGlobalConf keeps the library's defaults from being read from the
+// machine's storage.conf: they would not be used, but a broken file would be
+// an error. The library reads them once per process.
+func ignoreGlobalConf() (restore func() error, err error) {
+	old, had := os.LookupEnv(confEnv)
+	if err := os.Setenv(confEnv, os.DevNull); err != nil {
+		return nil, err
+	}
+	return func() error {
+		if had {
+			return os.Setenv(confEnv, old)
+		}
+		return os.Unsetenv(confEnv)
+	}, nil
+}
+
+// inPrivateMounts runs fn on a thread whose mounts nobody else sees. The
+// thread ends with it.
+func inPrivateMounts(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread can't end, and /proc/self shows its
+			// namespace: leave it as it is and hold it while another works.
+			done <- inPrivateMounts(fn)
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+				return fmt.Errorf("unshare mounts: %w", err)
+			}
+			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+				return fmt.Errorf("make mounts private: %w", err)
+			}
+			return fn()
+		}()
+	}()
+	return <-done
+}
+
+// quarantineDamaged renames the library's record files that are not JSON any
+// more, so that the rest of the store can be used. Images that they described
+// are pulled anew.
+func quarantineDamaged(graphRoot string) []error {
+	var problems []error
+	for _, name := range []string{"overlay-images/images.json", "overlay-layers/layers.json", "overlay-containers/containers.json"} {
+		path := filepath.Join(graphRoot, name)
+		body, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (len(body) == 0 || json.Valid(body)) {
+			continue
+		}
+		aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
+		problems = append(problems, errors.Join(
+			fmt.Errorf("%s is damaged, kept as %s", path, aside), err, os.Rename(path, aside)))
+	}
+	return problems
+}

@@ -1,0 +1,225 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/statefile"
+)
+
+const rootfsVersion = 1
+
+// rootfsRecord is containers/<id>/rootfs.json. It makes a writable layer
+// usable after a restart and after its image lost its names.
+type rootfsRecord struct {
+	Image  string   `json:"image"`
+	Layers []string `json:"layers"` // top first
+}
+
+// CreateRootFS makes a container's writable layer on top of an image of the
+// index. The image's layers stay until RemoveRootFS, whatever happens to its
+// names. errkind.NotFound if the image is not stored. A second call with the
+// same arguments returns the same root filesystem.
+func (s *Store) CreateRootFS(ctr id.Container, imageID string) (_ RootFS, err error) {
+	if !id.Valid(string(ctr)) {
+		return RootFS{}, errkind.Errorf(errkind.Invalid, "create root filesystem: %q is not a container id", ctr)
+	}
+	img, err := s.claim(ctr, imageID)
+	if err != nil {
+		return RootFS{}, fmt.Errorf("create root filesystem of %s: %w", ctr, err)
+	}
+	r := s.rootFS(ctr, img.ID, img.lower)
+	if _, err := os.Stat(s.rootfsFile(ctr)); err == nil {
+		return r, nil
+	}
+	if err := s.makeLayer(r, rootfsRecord{img.ID, img.Layers}); err != nil {
+		return RootFS{}, errors.Join(fmt.Errorf("create root filesystem of %s: %w", ctr, err), s.RemoveRootFS(ctr))
+	}
+	return r, nil
+}
+
+// claim notes that ctr uses an image, if the image is (still) there.
+func (s *Store) claim(ctr id.Container, imageID string) (Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img, ok := s.index.Load().ByID(imageID)
+	if !ok {
+		return Image{}, errkind.Errorf(errkind.NotFound, "image %s is not stored", imageID)
+	}
+	if used, ok := s.uses[ctr]; ok && used != imageID {
+		return Image{}, errkind.Errorf(errkind.Exists, "it exists and is of image %s", used)
+	}
+	s.uses[ctr] = imageID
+	return img, nil
+}
+
+// makeLayer creates the directories, the record last. The upper directory's
+// mode and owner are what a container sees at "/": the image's.
+func (s *Store) makeLayer(r RootFS, rec rootfsRecord) error {
+	dir := s.containerPath(r.Container)
+	var st unix.Stat_t
+	if err := unix.Stat(r.Lower[0], &st); err != nil {
+		return fmt.Errorf("layer %s: %w", r.Lower[0], err)
+	}
+	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, d := range []string{r.Upper, r.Work} {
+		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := os.Chown(r.Upper, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Chmod(r.Upper, st.Mode&0o7777); err != nil {
+		return fmt.Errorf("chmod %s: %w", r.Upper, err)
+	}
+	return statefile.Write(s.rootfsFile(r.Container), rootfsVersion, rec)
+}
+
+// OpenRootFS returns what CreateRootFS returned, also after a restart and
+// after the image's removal. errkind.NotFound if there is none.
+func (s *Store) OpenRootFS(ctr id.Container, imageID string) (RootFS, error) {
+	fail := func(kind errkind.Kind, err error) (RootFS, error) {
+		return RootFS{}, errkind.Errorf(kind, "open root filesystem of %s: %w", ctr, err)
+	}
+	if !id.Valid(string(ctr)) {
+		return fail(errkind.Invalid, errors.New("not a container id"))
+	}
+	var rec rootfsRecord
+	err := statefile.Read(s.rootfsFile(ctr), rootfsVersion, &rec)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(errkind.NotFound, err)
+	case err != nil:
+		return fail(errkind.Other, err)
+	case rec.Image != imageID:
+		return fail(errkind.Exists, fmt.Errorf("it is of image %s, not %s", rec.Image, imageID))
+	}
+	if img, ok := s.Images().ByID(imageID); ok {
+		return s.rootFS(ctr, imageID, img.lower), nil
+	}
+	lower, err := s.layerDirs(rec.Layers)
+	if err != nil {
+		return fail(errkind.Other, err)
+	}
+	return s.rootFS(ctr, imageID, lower), nil
+}
+
+// layerDirs finds the directories of the layers of an image that is not in
+// the index.
+func (s *Store) layerDirs(layers []string) ([]string, error) {
+	if len(layers) == 0 {
+		return []string{s.emptyDir()}, nil
+	}
+	driver, err := s.lib.GraphDriver()
+	if err != nil {
+		return nil, err
+	}
+	dirs := make([]string, 0, len(layers))
+	for _, l := range layers {
+		meta, err := driver.Metadata(l)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w", l, err)
+		}
+		dirs = append(dirs, shortPath(meta["UpperDir"]))
+	}
+	return dirs, nil
+}
+
+// RemoveRootFS removes a container's writable layer; deleting the files goes
+// on in the background, and so does deleting an image that was removed while
+// this container used it. A layer that does not exist is no error.
+func (s *Store) RemoveRootFS(ctr id.Container) error {
+	if !id.Valid(string(ctr)) {
+		return errkind.Errorf(errkind.Invalid, "remove root filesystem: %q is not a container id", ctr)
+	}
+	if err := s.trash.move(s.containerPath(ctr)); err != nil {
+		return fmt.Errorf("remove root filesystem of %s: %w", ctr, err)
+	}
+	if s.unclaim(ctr) {
+		s.tasks.Go(s.deleteRemoved)
+	}
+	return nil
+}
+
+// unclaim forgets a use and reports whether the image waits to be deleted.
+func (s *Store) unclaim(ctr id.Container) bool {
+	s.usage.forgetContainer(ctr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	imageID := s.uses[ctr]
+	delete(s.uses, ctr)
+	return s.removed[imageID]
+}
+
+// Reclaim removes the writable layers that keep does not claim, and the
+// layers and images that nothing uses any more. Called once at start.
+func (s *Store) Reclaim(keep func(id.Container) bool) error {
+	entries, err := os.ReadDir(s.containersDir())
+	if err != nil {
+		return fmt.Errorf("reclaim storage: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		switch {
+		case e.Name() == filepath.Base(s.trashDir()):
+		case !id.Valid(e.Name()):
+			errs = append(errs, s.trash.move(filepath.Join(s.containersDir(), e.Name())))
+		case !keep(id.Container(e.Name())):
+			errs = append(errs, s.RemoveRootFS(id.Container(e.Name())))
+		}
+	}
+	errs = append(errs, s.reclaimLayers())
+	s.deleteRemoved()
+	return errors.Join(errs...)
+}
+
+// loadUses reads which writable layer is of which image.
+func (s *Store) loadUses() []error {
+	entries, err := os.ReadDir(s.containersDir())
+	if err != nil {
+		return []error{err}
+	}
+	var problems []error
+	for _, e := range entries {
+		ctr := id.Container(e.Name())
+		if !id.Valid(e.Name()) {
+			continue
+		}
+		var rec rootfsRecord
+		if err := statefile.Read(s.rootfsFile(ctr), rootfsVersion, &rec); err != nil {
+			problems = append(problems, fmt.Errorf("root filesystem of %s: %w", ctr, err))
+			continue
+		}
+		s.uses[ctr] = rec.Image
+	}
+	return problems
+}
+
+func (s *Store) rootFS(ctr id.Container, imageID string, lower []string) RootFS {
+	dir := s.containerPath(ctr)
+	return RootFS{
+		Container: ctr,
+		ImageID:   imageID,
+		Lower:     lower,
+		Upper:     filepath.Join(dir, "upper"),
+		Work:      filepath.Join(dir, "work"),
+	}
+}
+
+func (s *Store) containerPath(ctr id.Container) string {
+	return filepath.Join(s.containersDir(), string(ctr))
+}
+
+func (s *Store) rootfsFile(ctr id.Container) string {
+	return filepath.Join(s.containerPath(ctr), "rootfs.json")
+}

@@ -1,0 +1,241 @@
+package storage
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/statefile"
+)
+
+const (
+	usageVersion = 1
+
+	// usageMaxAge is how old a writable layer's figure gets before a request
+	// for it starts a new measurement.
+	usageMaxAge = 10 * time.Second
+)
+
+// usageBook holds what is known of the space that layers occupy. Image layers
+// never change: each is measured once and remembered across restarts.
+// Writable layers are measured in the background when somebody asks and the
+// last figure is old, so that an idle node does nothing.
+type usageBook struct {
+	file string
+
+	measuring sync.Mutex // held by the one background measurement of image layers
+
+	mu         sync.Mutex // guards the fields below
+	layers     map[string]Usage
+	images     Usage // sum of layers
+	containers map[id.Container]Usage
+	total      Usage // sum of containers
+	walking    bool  // a walk over writable layers is under way
+}
+
+func (b *usageBook) load(file string) {
+	b.file = file
+	b.layers, b.containers = map[string]Usage{}, map[id.Container]Usage{}
+	// A lost or damaged file only means measuring again.
+	if err := statefile.Read(file, usageVersion, &b.layers); err != nil || b.layers == nil {
+		b.layers = map[string]Usage{}
+	}
+	b.images.At = time.Now()
+	b.total.At = b.images.At
+	b.sumLocked()
+}
+
+func (b *usageBook) sumLocked() {
+	b.images.Bytes, b.images.Inodes = sum(b.layers)
+	b.total.Bytes, b.total.Inodes = sum(b.containers)
+}
+
+func sum[K comparable](m map[K]Usage) (bytes, inodes uint64) {
+	for _, u := range m {
+		bytes += u.Bytes
+		inodes += u.Inodes
+	}
+	return bytes, inodes
+}
+
+// ImageUsage is what all image layers occupy, from memory.
+func (s *Store) ImageUsage() Usage {
+	s.usage.mu.Lock()
+	defer s.usage.mu.Unlock()
+	return s.usage.images
+}
+
+// ContainersUsage is the sum over all writable layers, from memory; asking
+// starts a measurement if the figure is old.
+func (s *Store) ContainersUsage() Usage {
+	s.usage.mu.Lock()
+	defer s.usage.mu.Unlock()
+	if time.Since(s.usage.total.At) > usageMaxAge {
+		s.walkContainersLocked()
+	}
+	return s.usage.total
+}
+
+// ContainerUsage is one container's writable layer as last measured; false
+// before the first measurement, which asking starts.
+func (s *Store) ContainerUsage(ctr id.Container) (Usage, bool) {
+	s.usage.mu.Lock()
+	defer s.usage.mu.Unlock()
+	u, ok := s.usage.containers[ctr]
+	if !ok || time.Since(u.At) > usageMaxAge {
+		s.walkContainersLocked()
+	}
+	return u, ok
+}
+
+// walkContainersLocked measures all writable layers in the background.
+// Caller holds s.usage.mu.
+func (s *Store) walkContainersLocked() {
+	if s.usage.walking {
+		return
+	}
+	s.usage.walking = true
+	s.tasks.Go(func() {
+		defer func() {
+			s.usage.mu.Lock()
+			defer s.usage.mu.Unlock()
+			s.usage.walking = false
+			s.usage.total.At = time.Now()
+			s.usage.sumLocked()
+		}()
+		for _, ctr := range s.containers() {
+			u, err := measure(s.rootFS(ctr, "", nil).Upper)
+			if err == nil {
+				s.noteContainer(ctr, u)
+			}
+		}
+	})
+}
+
+// containers lists the containers that have a writable layer.
+func (s *Store) containers() []id.Container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]id.Container, 0, len(s.uses))
+	for ctr := range s.uses {
+		ids = append(ids, ctr)
+	}
+	return ids
+}
+
+// noteContainer keeps a figure, unless the container went meanwhile.
+func (s *Store) noteContainer(ctr id.Container, u Usage) {
+	s.mu.Lock()
+	_, there := s.uses[ctr]
+	s.mu.Unlock()
+	if !there {
+		return
+	}
+	s.usage.mu.Lock()
+	defer s.usage.mu.Unlock()
+	s.usage.containers[ctr] = u
+}
+
+func (b *usageBook) forgetContainer(ctr id.Container) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.containers, ctr)
+	b.total.Bytes, b.total.Inodes = sum(b.containers)
+}
+
+// measureLayers measures the layers of x that are not known yet, in the
+// background.
+func (s *Store) measureLayers(x *Index) {
+	missing := map[string]string{} // layer id -> directory
+	s.usage.mu.Lock()
+	for _, img := range x.images {
+		for i, l := range img.Layers {
+			if _, ok := s.usage.layers[l]; !ok {
+				missing[l] = img.lower[i]
+			}
+		}
+	}
+	s.usage.mu.Unlock()
+	if len(missing) == 0 {
+		return
+	}
+	s.tasks.Go(func() {
+		s.usage.measuring.Lock()
+		defer s.usage.measuring.Unlock()
+		for l, dir := range missing {
+			if u, err := measure(dir); err == nil {
+				s.usage.noteLayer(l, u)
+			}
+		}
+		if err := s.usage.save(); err != nil {
+			s.log.Warn("image usage not recorded", "err", err)
+		}
+	})
+}
+
+func (b *usageBook) noteLayer(layer string, u Usage) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.layers[layer] = u
+	b.images.At = u.At
+	b.sumLocked()
+}
+
+// keepOnly forgets layers that are gone.
+func (b *usageBook) keepOnly(layers map[string]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.layers, func(l string, _ Usage) bool { return !layers[l] })
+	b.images.At = time.Now()
+	b.sumLocked()
+}
+
+// save writes the figures of image layers. Caller holds b.measuring.
+func (b *usageBook) save() error {
+	b.mu.Lock()
+	layers := maps.Clone(b.layers)
+	b.mu.Unlock()
+	return statefile.Write(b.file, usageVersion, layers)
+}
+
+// measure walks dir: blocks in use and inodes, a hard-linked file once.
+func measure(dir string) (Usage, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return Usage{}, err
+	}
+	u := Usage{At: time.Now()}
+	linked := map[uint64]bool{}
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path != dir {
+			return nil // a container's file that went during the walk
+		}
+		if err != nil {
+			return err
+		}
+		info, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || st.Nlink > 1 && !info.IsDir() && linked[st.Ino] {
+			return nil
+		}
+		if st.Nlink > 1 && !info.IsDir() {
+			linked[st.Ino] = true
+		}
+		u.Bytes += uint64(st.Blocks) * 512
+		u.Inodes++
+		return nil
+	})
+	return u, err
+}
