@@ -6,6 +6,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,9 +23,13 @@ var own embed.FS
 
 // Build returns the directory of an OCI image layout that holds the set,
 // building it below cache unless it is there already. Several processes may
-// call it at once. With a cache it takes a few hundred milliseconds, all of it
-// for asking APT whether the packages are still the same.
+// call it at once. A set that was built from the package lists that APT has now
+// is found in a few milliseconds, without asking APT.
 func Build(ctx context.Context, cache string, set Set) (string, error) {
+	cache, err := filepath.Abs(cache)
+	if err != nil {
+		return "", err
+	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
@@ -34,9 +39,42 @@ func Build(ctx context.Context, cache string, set Set) (string, error) {
 	}
 	defer unlock()
 
+	stamp, err := digestState()
+	if err != nil {
+		return "", err
+	}
+	link := filepath.Join(cache, string(set)+"-for-"+stamp)
+	if dir, err := filepath.EvalSymlinks(link); err == nil {
+		return dir, nil
+	}
+	dir, err := buildOnce(ctx, cache, set)
+	if err != nil && refreshLists(ctx) == nil {
+		// The lists were missing, or older than what the mirrors still hold.
+		dir, err = buildOnce(ctx, cache, set)
+	}
+	if err != nil {
+		return "", fmt.Errorf("build image set %s: %w", set, err)
+	}
+	if err := removeOthers(cache, set, dir); err != nil {
+		return "", err
+	}
+	if stamp, err = digestState(); err != nil {
+		return "", err
+	}
+	link = filepath.Join(cache, string(set)+"-for-"+stamp)
+	return dir, os.Symlink(filepath.Base(dir), link)
+}
+
+func refreshLists(ctx context.Context) error {
+	_, err := output(ctx, "", "apt-get", "update", "-q")
+	return err
+}
+
+// buildOnce builds the set unless the packages are those of an earlier build.
+func buildOnce(ctx context.Context, cache string, set Set) (string, error) {
 	in, err := findInputs(ctx)
 	if err != nil {
-		return "", fmt.Errorf("find the packages of image set %s: %w", set, err)
+		return "", err
 	}
 	key, err := in.key(set)
 	if err != nil {
@@ -46,10 +84,7 @@ func Build(ctx context.Context, cache string, set Set) (string, error) {
 	if _, err := os.Stat(filepath.Join(dir, "index.json")); err == nil {
 		return dir, nil
 	}
-	if err := build(ctx, cache, dir, set, in); err != nil {
-		return "", fmt.Errorf("build image set %s: %w", set, err)
-	}
-	return dir, removeOthers(cache, set, dir)
+	return dir, build(ctx, cache, dir, set, in)
 }
 
 func build(ctx context.Context, cache, dir string, set Set, in inputs) error {
@@ -118,9 +153,35 @@ func fullBusybox(ctx context.Context, cache string) ([]byte, error) {
 func (in inputs) key(set Set) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, set, in.busybox, in.nginx)
-	files, err := fs.Glob(own, "*.go")
+	if err := digestOwn(sum); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil))[:16], nil
+}
+
+// digestState digests this package's sources and the names, sizes and times of APT's
+// package lists: while it stays the same, so do the inputs of every set.
+func digestState() (string, error) {
+	sum := sha256.New()
+	if err := digestOwn(sum); err != nil {
+		return "", err
+	}
+	lists, err := os.ReadDir("/var/lib/apt/lists")
 	if err != nil {
 		return "", err
+	}
+	for _, entry := range lists {
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+			fmt.Fprintln(sum, entry.Name(), info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil))[:16], nil
+}
+
+func digestOwn(sum io.Writer) error {
+	files, err := fs.Glob(own, "*.go")
+	if err != nil {
+		return err
 	}
 	slices.Sort(files)
 	for _, name := range files {
@@ -129,11 +190,11 @@ func (in inputs) key(set Set) (string, error) {
 		}
 		data, err := own.ReadFile(name)
 		if err != nil {
-			return "", err
+			return err
 		}
 		fmt.Fprintf(sum, "%s %x\n", name, sha256.Sum256(data))
 	}
-	return fmt.Sprintf("%x", sum.Sum(nil))[:16], nil
+	return nil
 }
 
 // removeOthers removes earlier builds of the set.

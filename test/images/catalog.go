@@ -37,20 +37,22 @@ type inputs struct {
 }
 
 func findInputs(ctx context.Context) (inputs, error) {
-	lines, err := debs(ctx, "busybox-static")
+	lines, err := debs(ctx, "busybox-static", "nginx")
 	if err != nil {
 		return inputs{}, err
 	}
-	nginx, err := debs(ctx, "nginx")
-	if err != nil {
-		return inputs{}, err
-	}
+	var in inputs
 	for _, line := range lines {
-		if strings.Contains(line, "busybox-static_") {
-			return inputs{busybox: line, nginx: nginx}, nil
+		if strings.Contains(line, " busybox-static_") {
+			in.busybox = line
+		} else {
+			in.nginx = append(in.nginx, line)
 		}
 	}
-	return inputs{}, fmt.Errorf("APT offers no busybox-static")
+	if in.busybox == "" {
+		return inputs{}, fmt.Errorf("APT offers no busybox-static")
+	}
+	return in, nil
 }
 
 // demoImages builds the two images of the demo.

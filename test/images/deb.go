@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,11 @@ func debs(ctx context.Context, roots ...string) ([]string, error) {
 // closure returns roots and the real packages they depend on, transitively,
 // except those that only their maintainer scripts or an administrator need.
 func closure(ctx context.Context, roots []string) ([]string, error) {
+	out, err := output(ctx, "", "apt-cache", append([]string{"depends", "--recurse", "--important"}, roots...)...)
+	if err != nil {
+		return nil, fmt.Errorf("%w (are APT's package lists there? apt-get update brings them)", err)
+	}
+	needs := dependencies(out)
 	seen := map[string]bool{}
 	queue := slices.Clone(roots)
 	for len(queue) > 0 {
@@ -41,23 +47,28 @@ func closure(ctx context.Context, roots []string) ([]string, error) {
 			continue
 		}
 		seen[name] = true
-		out, err := output(ctx, "", "apt-cache", "depends", "--important", name)
-		if err != nil {
-			return nil, fmt.Errorf("%w (are APT's package lists there? apt-get update brings them)", err)
+		queue = append(queue, needs[name]...)
+	}
+	return slices.Sorted(maps.Keys(seen)), nil
+}
+
+// dependencies reads what apt-cache depends prints: a package's name in the
+// first column, what it needs below it, indented. Virtual packages are in
+// angle brackets and left out; "|" marks an alternative.
+func dependencies(text string) map[string][]string {
+	needs := map[string][]string{}
+	name := ""
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, " ") {
+			name = strings.TrimSpace(line)
+			continue
 		}
-		for line := range strings.Lines(out) {
-			line = strings.TrimSpace(line)
-			if dep, ok := strings.CutPrefix(line, "Depends: "); ok && !strings.HasPrefix(dep, "<") {
-				queue = append(queue, dep)
-			}
+		dep, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: ")
+		if ok && !strings.HasPrefix(dep, "<") {
+			needs[name] = append(needs[name], dep)
 		}
 	}
-	names := make([]string, 0, len(seen))
-	for name := range seen {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names, nil
+	return needs
 }
 
 func unneeded(name string) bool {

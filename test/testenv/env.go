@@ -1,0 +1,172 @@
+package testenv
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Options say how an environment differs from the usual one.
+type Options struct {
+	Runtime   string            // crun (also when empty) or runc: the default handler
+	Runtimes  map[string]string // more handlers: name to path
+	Registry  *Registry         // nil: registries.conf points to a port where nobody listens
+	Config    string            // more TOML for gantry.toml, before the tables
+	PluginDir string            // searched for CNI plugins before the installed ones
+	NoNetwork bool              // start without any CNI configuration
+}
+
+// An Env is one gantryd and what it works on. It ends with its test.
+type Env struct {
+	Name         string // unique on the machine; also of the CNI network
+	Dir          string
+	Socket       string
+	Root         string
+	RunRoot      string
+	LogDir       string // for the log directories of pods
+	CNIConfDir   string
+	CgroupParent string // where pods go that name no cgroup parent
+	Bridge       string
+	Subnet       string
+	RuntimeName  string
+
+	Runtime runtimeapi.RuntimeServiceClient
+	Images  runtimeapi.ImageServiceClient
+
+	t         testing.TB
+	registry  string
+	pluginDir []string
+	conn      *grpc.ClientConn
+	daemon    *daemon
+	before    state
+
+	mu   sync.Mutex // guards pods
+	pods []string   // the id of every pod that was ever run
+}
+
+// Start writes a configuration, starts the daemon and waits until it answers.
+// Everything goes away when the test ends, after the check for leaks.
+func Start(t testing.TB, o Options) *Env {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test needs root: it makes namespaces, mounts and cgroups")
+	}
+	e, err := newEnv(t, o)
+	if err != nil {
+		t.Fatalf("prepare a test environment: %v", err)
+	}
+	t.Cleanup(e.finish)
+	if err := e.writeConfig(o); err != nil {
+		t.Fatalf("write the configuration: %v", err)
+	}
+	e.StartDaemon()
+	e.before = e.state()
+	return e
+}
+
+func newEnv(t testing.TB, o Options) (*Env, error) {
+	dir, err := os.MkdirTemp("", "gantry-env-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // users of containers pass through it
+		return nil, err
+	}
+	owner := []byte(strconv.Itoa(os.Getpid()))
+	if err := os.WriteFile(dir+"/owner", owner, 0o644); err != nil {
+		return nil, err
+	}
+	var b [4]byte
+	rand.Read(b[:])
+	name := "gt" + hex.EncodeToString(b[:])
+	e := &Env{
+		Name:         name,
+		Dir:          dir,
+		Socket:       dir + "/gantry.sock",
+		Root:         dir + "/root",
+		RunRoot:      dir + "/run",
+		LogDir:       dir + "/logs",
+		CNIConfDir:   dir + "/net.d",
+		CgroupParent: "/gantry-test-" + name,
+		Bridge:       name,
+		Subnet:       fmt.Sprintf("10.%d.%d.0/24", 128+b[0]%126, b[1]),
+		RuntimeName:  "crun",
+		t:            t,
+		registry:     "127.0.0.1:1",
+		pluginDir:    []string{pluginDir(t)},
+	}
+	if o.Runtime != "" {
+		e.RuntimeName = o.Runtime
+	}
+	if o.Registry != nil {
+		e.registry = o.Registry.Address
+	}
+	if o.PluginDir != "" {
+		e.pluginDir = append([]string{o.PluginDir}, e.pluginDir...)
+	}
+	return e, e.connect()
+}
+
+func (e *Env) connect() error {
+	conn, err := grpc.NewClient("unix://"+e.Socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(e.record),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second}),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(64<<20)))
+	if err != nil {
+		return err
+	}
+	e.conn = conn
+	e.Runtime = runtimeapi.NewRuntimeServiceClient(conn)
+	e.Images = runtimeapi.NewImageServiceClient(conn)
+	return nil
+}
+
+// record remembers the id of each pod, for the check of the firewall's chains.
+func (e *Env) record(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoker(ctx, method, req, reply, cc, opts...)
+	if r, ok := reply.(*runtimeapi.RunPodSandboxResponse); ok && err == nil {
+		e.mu.Lock()
+		e.pods = append(e.pods, r.PodSandboxId)
+		e.mu.Unlock()
+	}
+	return err
+}
+
+// Context returns a context that ends after a minute, or with the test.
+func (e *Env) Context() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	e.t.Cleanup(cancel)
+	return ctx
+}
+
+// Registry returns the host:port that registries.conf names.
+func (e *Env) Registry() string { return e.registry }
+
+// finish removes every pod, checks for leaks, ends the daemon and removes all
+// that is left, so that one failing test does not spoil the next.
+func (e *Env) finish() {
+	if e.daemon != nil && e.daemon.running() {
+		e.RemoveAll()
+		e.CheckLeaks()
+	}
+	e.StopDaemon()
+	e.checkAfterStop()
+	if e.t.Failed() {
+		e.daemon.showLog(e.t)
+	}
+	if err := e.conn.Close(); err != nil {
+		e.t.Errorf("close the connection: %v", err)
+	}
+	e.destroy()
+}
