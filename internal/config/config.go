@@ -76,6 +76,3 @@ func withRuntime(runtimes map[string]Runtime, name string, r Runtime) map[string
 func runtimeNames(runtimes map[string]Runtime) []string {
 	return slices.Sorted(maps.Keys(runtimes))
 }
-
-// RegistriesConfDir is the drop-in directory that belongs to RegistriesConf.
-func (c Config) RegistriesConfDir() string { return c.RegistriesConf + ".d" }

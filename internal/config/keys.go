@@ -28,9 +28,9 @@ func keys() []key[Config] {
 		{"cni_timeout", "Bound on one CNI operation; then its plugins are killed.",
 			duration(func(c *Config) *time.Duration { return &c.CNITimeout }, 2*time.Minute, positive)},
 
-		{"registries_conf", "Registries configuration: mirrors, insecure registries, short names. Files in the directory of the same name with .d appended are read too. Neither need exist.",
+		{"registries_conf", "Registries configuration: mirrors, insecure registries, short names. Files in the directory of the same name with .d appended are read too. Only the default file may be missing.",
 			text(func(c *Config) *string { return &c.RegistriesConf }, "/etc/containers/registries.conf", absolute)},
-		{"policy", "Signature policy for images. If the file does not exist, every image is accepted.",
+		{"policy", "Signature policy for images. Only the default file may be missing: then every image is accepted.",
 			text(func(c *Config) *string { return &c.Policy }, "/etc/containers/policy.json", absolute)},
 		{"auth_file", "Registry credentials for pulls that bring none (an auth.json). It need not exist; an empty value means none.",
 			text(func(c *Config) *string { return &c.AuthFile }, "/etc/gantry/auth.json", orEmpty(absolute))},
