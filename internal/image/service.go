@@ -1,53 +1,130 @@
 // Package image pulls images into the store, resolves what people call them
-// and removes them.
+// and removes them. How the bytes travel is a transfer (see transfer.go); the
+// rest of the package does not know.
 package image
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"go.podman.io/image/v5/docker/reference"
 
+	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/storage"
 )
 
-// Service is the images of one instance.
-type Service struct{}
+// Service is the images of one instance. All methods may be called
+// concurrently.
+type Service struct {
+	store   *storage.Store
+	o       Options
+	log     *slog.Logger
+	files   configFiles
+	pinned  map[string]bool
+	flights flights
+	fetch   fetcher
+}
+
+// fetcher brings one image of a registry into the store. It reports
+// failures with their kinds.
+type fetcher interface {
+	Fetch(ctx context.Context, c candidate) (storage.Image, error)
+}
 
 // New prepares a service and removes what an earlier process left in TempDir.
 // Broken registries.conf or policy.json files are errors of the pulls that
 // need them, not of New.
-func New(o Options) (*Service, error) { return nil, errors.New("image: not yet") }
-
-// Pull fetches an image and returns it. Concurrent calls for one name with
-// the same credentials share one transfer; it goes on when ctx ends, and a
-// retry joins it. Kinds: NotFound, Denied (credentials or policy), Invalid,
-// Unavailable, Timeout (stalled), Exhausted (disk).
-func (s *Service) Pull(ctx context.Context, r PullRequest) (storage.Image, error) {
-	return storage.Image{}, errors.New("image: not yet")
+func New(o Options) (*Service, error) {
+	if o.Store == nil || o.TempDir == "" {
+		return nil, errors.New("image service: no store or no temporary directory given")
+	}
+	if o.StallTimeout == 0 {
+		o.StallTimeout = DefaultStallTimeout
+	}
+	if o.MaxDownloads == 0 {
+		o.MaxDownloads = DefaultMaxDownloads
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{store: o.Store, o: o, log: o.Log}
+	if err := wipe(o.TempDir); err != nil {
+		return nil, fmt.Errorf("image service: %w", err)
+	}
+	var err error
+	if s.files, err = newConfigFiles(o); err != nil {
+		return nil, fmt.Errorf("image service: %w", err)
+	}
+	if s.pinned, err = normalizeAll(o.Pinned); err != nil {
+		return nil, fmt.Errorf("image service: pinned images: %w", err)
+	}
+	s.fetch = &copyFetcher{store: o.Store, files: s.files, o: o, log: s.log}
+	s.flights.init()
+	return s, nil
 }
 
-// Resolve finds a stored image by name (short names too), name@digest, id
-// with or without sha256:, or unambiguous id prefix. Kinds: NotFound, Invalid.
-func (s *Service) Resolve(ref string) (storage.Image, error) {
-	return storage.Image{}, errors.New("image: not yet")
+// Close abandons the transfers under way and waits for them to end.
+func (s *Service) Close() error {
+	s.flights.close()
+	return nil
 }
 
-// List returns all images from memory; it never waits.
-func (s *Service) List() []storage.Image { return nil }
+// List returns all images from memory, newest first; it never waits. The
+// slice must not be changed.
+func (s *Service) List() []storage.Image { return s.store.Images().List() }
 
 // Remove removes the image that ref resolves to, with all its names; nil if
-// there is none.
-func (s *Service) Remove(ctx context.Context, ref string) error { return nil }
-
-// CRI is an image as ListImages and ImageStatus tell it.
-func (s *Service) CRI(img storage.Image) *runtimeapi.Image { return &runtimeapi.Image{} }
-
-// Info is ImageStatus's verbose map: one key "info" with JSON.
-func (s *Service) Info(img storage.Image) (map[string]string, error) { return nil, nil }
-
-// FsInfo is the answer of ImageFsInfo, from memory.
-func (s *Service) FsInfo() *runtimeapi.ImageFsInfoResponse { return nil }
+// there is none. An image whose layers a container uses goes out of sight at
+// once, and its layers follow with the last such container.
+func (s *Service) Remove(ctx context.Context, ref string) error {
+	img, err := s.Resolve(ref)
+	if errkind.Of(err) == errkind.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.store.Remove(ctx, img.ID); err != nil {
+		return err
+	}
+	s.log.Info("image removed", "image", img.ID, "names", img.Names)
+	return nil
+}
 
 // Usage is what images and writable container layers occupy, from memory.
-func (s *Service) Usage() (images, containers storage.Usage) { return }
+func (s *Service) Usage() (images, containers storage.Usage) {
+	return s.store.ImageUsage(), s.store.ContainersUsage()
+}
+
+func normalizeAll(names []string) (map[string]bool, error) {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		named, err := reference.ParseDockerRef(name)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", name, err)
+		}
+		set[named.String()] = true
+	}
+	return set, nil
+}
+
+// wipe makes dir an empty directory.
+func wipe(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

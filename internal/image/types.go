@@ -9,27 +9,51 @@ import (
 	"github.com/gantry-cri/gantry/internal/storage"
 )
 
-// Options configures a Service. Every path may be empty: then the library's
-// system-wide default is used (/etc/containers/…), except Policy, where empty
-// means that every image is accepted.
+// The machine-wide files that a configuration may name by default. Unlike any
+// other configured file these may be missing.
+const (
+	DefaultRegistriesConf = "/etc/containers/registries.conf"
+	DefaultPolicy         = "/etc/containers/policy.json"
+	DefaultCertsDir       = "/etc/containers/certs.d"
+	DefaultRegistriesDir  = "/etc/containers/registries.d"
+)
+
+// Options configures a Service. Nothing outside the given files is read:
+// neither in /etc nor in a home directory.
 type Options struct {
-	Store             *storage.Store
-	RegistriesConf    string        // registries.conf
-	RegistriesConfDir string        // drop-ins; "" with a RegistriesConf: none
-	Policy            string        // policy.json; read at each pull
-	AuthFile          string        // auth.json; credentials of the request come first
-	CertsDir          string        // certs.d: TLS client certificates and CAs per registry
-	RegistriesDir     string        // registries.d: where signatures are
-	TempDir           string        // for blobs on their way; wiped by New
-	StallTimeout      time.Duration // a pull fails after this long without a byte; 0 = 60s
-	MaxDownloads      uint          // layers downloaded at a time per pull; 0 = 6
-	Pinned            []string      // names of images that must not be collected (the pause image)
-	UserAgent         string
-	Log               *slog.Logger // nil discards
+	Store *storage.Store
+
+	// RegistriesConf is registries.conf, with drop-ins in RegistriesConfDir
+	// (default: RegistriesConf + ".d"). "", or the default file missing,
+	// means: no mirrors, and short names are Docker Hub's.
+	RegistriesConf    string
+	RegistriesConfDir string
+
+	// Policy is policy.json, read at each pull. "", or the default file
+	// missing, means that every image is accepted
+	// ({"default":[{"type":"insecureAcceptAnything"}]}).
+	Policy string
+
+	AuthFile      string // auth.json, read at each pull; credentials of a request come first; "": none
+	CertsDir      string // CAs and client certificates per registry; "": DefaultCertsDir
+	RegistriesDir string // where signatures are; "": DefaultRegistriesDir
+
+	TempDir      string        // for blobs on their way; it is the service's alone, and wiped by New
+	StallTimeout time.Duration // a pull fails when the registry sends no byte for this long; 0: DefaultStallTimeout
+	MaxDownloads uint          // layers of one image downloaded at a time; 0: DefaultMaxDownloads
+	Pinned       []string      // names of images that must not be collected (the pause image)
+	UserAgent    string
+	Log          *slog.Logger // nil discards
 }
+
+// Defaults of Options.
+const (
+	DefaultStallTimeout = time.Minute
+	DefaultMaxDownloads = 6
+)
 
 // PullRequest is one image to fetch.
 type PullRequest struct {
 	Image string                 // name, name:tag, name@digest; short names as registries.conf says
-	Auth  *runtimeapi.AuthConfig // nil: what AuthFile has
+	Auth  *runtimeapi.AuthConfig // nil or empty: what AuthFile has
 }
