@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/gantry-cri/gantry/internal/config"
+	"github.com/gantry-cri/gantry/internal/container"
+	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/image"
+	"github.com/gantry-cri/gantry/internal/network"
+	"github.com/gantry-cri/gantry/internal/node"
+	"github.com/gantry-cri/gantry/internal/oci"
+	"github.com/gantry-cri/gantry/internal/programs"
+	"github.com/gantry-cri/gantry/internal/sandbox"
+	"github.com/gantry-cri/gantry/internal/server"
+	"github.com/gantry-cri/gantry/internal/storage"
+)
+
+// daemon is everything that runs.
+type daemon struct {
+	log        *slog.Logger
+	storage    *storage.Store
+	images     *image.Service
+	network    *network.Manager
+	containers *container.Manager
+	pods       *sandbox.Manager
+	server     *server.Server
+}
+
+// assemble makes the parts and connects them. Nothing of a pod is touched yet.
+func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*daemon, error) {
+	cfg, err := loaded.ResolveRuntimes(exec.LookPath)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := node.Probe()
+	if err != nil {
+		return nil, fmt.Errorf("probe the node: %w", err)
+	}
+	runtimes, err := openRuntimes(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	progs, err := programs.Install(filepath.Join(cfg.Root, "bin"))
+	if err != nil {
+		return nil, fmt.Errorf("install the monitor and pause: %w", err)
+	}
+	d := &daemon{log: log}
+	if d.storage, err = storage.Open(storage.Options{Root: cfg.Root, RunRoot: cfg.RunRoot, Log: log}); err != nil {
+		return nil, err
+	}
+	if d.images, err = image.New(imageOptions(cfg, d.storage, log)); err != nil {
+		return nil, errors.Join(err, d.storage.Close())
+	}
+	d.network, err = network.New(network.Options{
+		ConfDir:  cfg.CNIConfDir,
+		BinDirs:  cfg.CNIBinDirs,
+		StateDir: filepath.Join(cfg.Root, "network"),
+		Timeout:  cfg.CNITimeout,
+		Log:      log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, d.storage.Close())
+	}
+	d.containers = container.NewManager(&container.Environment{
+		Storage:        d.storage,
+		Node:           facts,
+		Log:            log,
+		CreateTimeout:  cfg.RuntimeTimeout,
+		RuntimeTimeout: cfg.RuntimeTimeout,
+		ExecOutputMax:  int(cfg.ExecOutputMax),
+		LogSizeMax:     cfg.LogSizeMax,
+		PidsLimit:      cfg.PidsLimit,
+		SeccompProfile: cfg.SeccompProfile,
+	})
+	d.pods = sandbox.New(sandbox.Options{
+		RunRoot:        cfg.RunRoot,
+		Programs:       progs,
+		Node:           facts,
+		Network:        d.network,
+		Containers:     d.containers,
+		Storage:        d.storage,
+		Runtimes:       runtimes,
+		DefaultRuntime: cfg.DefaultRuntime,
+		CgroupParent:   cfg.CgroupParent,
+		CreateTimeout:  cfg.RuntimeTimeout,
+		RuntimeTimeout: cfg.RuntimeTimeout,
+		Pause:          d.pauseImage(cfg),
+		SeccompProfile: cfg.SeccompProfile,
+		Log:            log,
+	})
+	d.server = server.New(server.Options{
+		Version:    version,
+		Pods:       d.pods,
+		Containers: d.containers,
+		Images:     d.images,
+		Network:    d.network,
+		Log:        log,
+		Config:     cfg,
+		Problems:   d.problems,
+	})
+	return d, nil
+}
+
+func openRuntimes(ctx context.Context, cfg config.Config) (map[string]*oci.Runtime, error) {
+	runtimes := make(map[string]*oci.Runtime)
+	for name, r := range cfg.Runtimes {
+		if err := os.MkdirAll(r.Root, 0o711); err != nil {
+			return nil, err
+		}
+		rt, err := oci.NewRuntime(ctx, name, r.Path, r.Root)
+		if err != nil {
+			return nil, fmt.Errorf("runtime %q: %w", name, err)
+		}
+		runtimes[name] = rt
+	}
+	return runtimes, nil
+}
+
+func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) image.Options {
+	o := image.Options{
+		Store:             store,
+		RegistriesConf:    cfg.RegistriesConf,
+		RegistriesConfDir: cfg.RegistriesConfDir(),
+		AuthFile:          cfg.AuthFile,
+		TempDir:           filepath.Join(cfg.Root, "tmp"),
+		StallTimeout:      cfg.PullStallTimeout,
+		MaxDownloads:      uint(cfg.MaxParallelDownloads),
+		UserAgent:         "gantry/" + version,
+		Log:               log,
+	}
+	if _, err := os.Stat(cfg.Policy); err == nil {
+		o.Policy = cfg.Policy
+	}
+	if cfg.PauseImage != "" {
+		o.Pinned = []string{cfg.PauseImage}
+	}
+	return o
+}
+
+// pauseImage returns how sandboxes find the configured pause image; nil for
+// the built-in pause. The image is pulled when a pod first needs it.
+func (d *daemon) pauseImage(cfg config.Config) sandbox.PauseImage {
+	if cfg.PauseImage == "" {
+		return nil
+	}
+	return func(ctx context.Context) (storage.Image, []string, error) {
+		img, err := d.images.Resolve(cfg.PauseImage)
+		if err != nil {
+			img, err = d.images.Pull(ctx, image.PullRequest{Image: cfg.PauseImage})
+		}
+		return img, cfg.PauseCommand, err
+	}
+}
+
+// recover takes over what an earlier daemon left.
+func (d *daemon) recover(ctx context.Context) error {
+	if err := d.pods.Recover(ctx); err != nil {
+		return fmt.Errorf("recover pods: %w", err)
+	}
+	keep, err := d.pods.Layers()
+	if err == nil {
+		err = d.storage.Reclaim(keep)
+	}
+	if err != nil {
+		d.log.Error("writable layers of no container not reclaimed", "err", err)
+	}
+	known := make(map[id.Pod]bool)
+	for _, p := range d.pods.List(nil) {
+		known[p.ID()] = true
+	}
+	d.network.Recover(ctx, func(pod id.Pod) bool { return known[pod] })
+	return nil
+}
+
+// problems lists what is wrong without stopping the daemon.
+func (d *daemon) problems() []string {
+	out := d.pods.Damaged()
+	for _, err := range d.storage.Problems() {
+		out = append(out, err.Error())
+	}
+	st := d.network.Status()
+	out = append(out, st.Problems...)
+	return append(out, st.Damaged...)
+}
+
+func (d *daemon) close() {
+	if err := errors.Join(d.network.Close(), d.storage.Close()); err != nil {
+		d.log.Error("close", "err", err)
+	}
+}

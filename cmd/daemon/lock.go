@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// instanceLock keeps two daemons from working in the same directories. The
+// kernel releases it when the daemon ends, however it ends.
+type instanceLock struct {
+	files []*os.File
+}
+
+func lockInstance(dirs ...string) (*instanceLock, error) {
+	l := &instanceLock{}
+	for _, dir := range dirs {
+		if err := l.add(dir); err != nil {
+			l.release()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func (l *instanceLock) add(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "gantryd.lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = errors.Join(err, f.Close())
+		return fmt.Errorf("another gantryd works in %s: %w", dir, err)
+	}
+	l.files = append(l.files, f)
+	return nil
+}
+
+func (l *instanceLock) release() {
+	for _, f := range l.files {
+		f.Close()
+	}
+}

@@ -1,0 +1,109 @@
+// Package container owns the life of one container: it is created, started,
+// stopped and removed here, and its state is kept here. It knows of its pod
+// only what Pod says.
+package container
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/monitor"
+	"github.com/gantry-cri/gantry/internal/node"
+	"github.com/gantry-cri/gantry/internal/oci"
+	"github.com/gantry-cri/gantry/internal/storage"
+)
+
+// Pod is what a container needs of its sandbox. It stays valid as long as the
+// sandbox exists.
+type Pod struct {
+	ID           id.Pod
+	Dir          string // <run root>/pods/<id>
+	Config       *runtimeapi.PodSandboxConfig
+	Runtime      *oci.Runtime
+	CgroupParent string // the cgroup path under which every container of the pod gets its own
+	Hostname     string
+	// Monitor returns the pod's live monitor, or an error that says why there is none.
+	Monitor func() (*monitor.Client, error)
+	// PausePID is the pause container's init, which holds the pod's namespaces.
+	PausePID func() int
+}
+
+// Container is one container. Its record never changes after creation; what
+// changes is in its Status.
+type Container struct {
+	Record Record
+
+	pod *Pod
+	mgr *Manager
+	env *Environment // the manager's
+	log *slog.Logger
+
+	// op serialises Start, the clean-up after the exit, and Remove.
+	op sync.Mutex
+
+	mu      sync.Mutex // guards transitions of status and phase on disk
+	status  atomic.Pointer[Status]
+	gone    chan struct{} // closed when the container has exited
+	cleaned chan struct{} // closed when the runtime has forgotten it
+
+	stopSent atomic.Bool // the stop signal was sent
+}
+
+// Environment is what all containers of a daemon share.
+type Environment struct {
+	Storage *storage.Store
+	Node    node.Facts
+	Log     *slog.Logger
+	// CreateTimeout bounds RUNTIME create.
+	CreateTimeout time.Duration
+	// RuntimeTimeout bounds every other call of a runtime.
+	RuntimeTimeout time.Duration
+	// ExecOutputMax bounds each of the two outputs that ExecSync keeps, in bytes.
+	ExecOutputMax int
+	// LogSizeMax bounds a container's log, in bytes; not positive: unbounded.
+	LogSizeMax int64
+	// PidsLimit bounds the processes of a container; not positive: unbounded.
+	PidsLimit int64
+	// SeccompProfile is the path of the profile used for RuntimeDefault; "" is the built-in one.
+	SeccompProfile string
+}
+
+// ID is the container's id.
+func (c *Container) ID() id.Container { return c.Record.ID }
+
+// PodID is the id of the container's sandbox.
+func (c *Container) PodID() id.Pod { return c.Record.Pod }
+
+// Status is the container's state at this moment. It never waits.
+func (c *Container) Status() Status { return *c.status.Load() }
+
+// visible reports whether the container's creation is complete.
+func (c *Container) visible() bool { return c.Status().State != 0 }
+
+// Config is the request that the container was created from. Read only.
+func (c *Container) Config() *runtimeapi.ContainerConfig { return c.Record.Config.Message }
+
+// Gone is closed when the container has exited.
+func (c *Container) Gone() <-chan struct{} { return c.gone }
+
+func (m *Manager) newContainer(rec Record, pod *Pod, st Status) *Container {
+	c := &Container{
+		Record:  rec,
+		pod:     pod,
+		mgr:     m,
+		env:     m.env,
+		log:     m.env.Log.With("container", rec.ID, "pod", rec.Pod),
+		gone:    make(chan struct{}),
+		cleaned: make(chan struct{}),
+	}
+	c.status.Store(&st)
+	if st.State == Exited {
+		close(c.gone)
+	}
+	return c
+}

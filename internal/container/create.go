@@ -1,0 +1,225 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/gantry-cri/gantry/internal/cgroup"
+	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/monitor"
+	"github.com/gantry-cri/gantry/internal/oci"
+	"github.com/gantry-cri/gantry/internal/rollback"
+	"github.com/gantry-cri/gantry/internal/statefile"
+	"github.com/gantry-cri/gantry/internal/storage"
+)
+
+// CreateRequest says which container to create.
+type CreateRequest struct {
+	Config   *runtimeapi.ContainerConfig
+	Image    storage.Image
+	ImageRef string // reported in the status
+}
+
+// Create creates a container in pod; when it returns, the container waits in
+// its init for Start. A container of the same name and attempt that was
+// created from the same configuration and has not ended is returned as it is.
+// When Create fails nothing of the container is left. The caller must join
+// concurrent calls of one identity and keep the pod from being stopped.
+func (m *Manager) Create(ctx context.Context, pod *Pod, req CreateRequest) (*Container, error) {
+	if c := m.byName(pod.ID, req.Config.GetMetadata()); c != nil {
+		return c, c.sameRequest(req.Config)
+	}
+	c, err := m.describe(pod, req)
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", req.Config.GetMetadata().GetName(), err)
+	}
+	if err := m.bringUp(ctx, c, req.Image); err != nil {
+		return nil, fmt.Errorf("create container %s: %w", req.Config.GetMetadata().GetName(), err)
+	}
+	return c, nil
+}
+
+func (m *Manager) byName(pod id.Pod, md *runtimeapi.ContainerMetadata) *Container {
+	for _, c := range m.OfPod(pod) {
+		if proto.Equal(c.Config().GetMetadata(), md) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (c *Container) sameRequest(cfg *runtimeapi.ContainerConfig) error {
+	switch {
+	case c.Status().State == Exited:
+		return errkind.Errorf(errkind.Exists, "container %s (attempt %d) exists as %s and has ended: remove it, or count the attempt up",
+			cfg.GetMetadata().GetName(), cfg.GetMetadata().GetAttempt(), c.Record.ID)
+	case !proto.Equal(c.Config(), cfg):
+		return errkind.Errorf(errkind.Exists, "container %s (attempt %d) exists as %s with another configuration: remove it, or count the attempt up",
+			cfg.GetMetadata().GetName(), cfg.GetMetadata().GetAttempt(), c.Record.ID)
+	}
+	return nil
+}
+
+// describe decides everything about a new container that does not change later.
+func (m *Manager) describe(pod *Pod, req CreateRequest) (*Container, error) {
+	rec := Record{
+		ID:        id.NewContainer(),
+		Pod:       pod.ID,
+		CreatedAt: time.Now(),
+		Config:    statefile.Of(req.Config),
+		ImageID:   "sha256:" + req.Image.ID,
+		ImageRef:  req.ImageRef,
+		Resources: statefile.Of(req.Config.GetLinux().GetResources()),
+	}
+	rec.Cgroup = path.Join(pod.CgroupParent, string(rec.ID))
+	logPath, err := logPath(pod.Config.GetLogDirectory(), req.Config.GetLogPath())
+	if err != nil {
+		return nil, err
+	}
+	rec.LogPath = logPath
+	if rec.StopSig, err = stopSignal(req.Config.GetStopSignal(), req.Image.Config); err != nil {
+		return nil, err
+	}
+	return m.newContainer(rec, pod, Status{}), nil
+}
+
+// logPath joins a pod's log directory and a container's log path, which may
+// lead nowhere else. Without a directory, or without a path, nothing is logged.
+func logPath(dir, rel string) (string, error) {
+	if dir == "" || rel == "" {
+		return "", nil
+	}
+	joined, err := securejoin.SecureJoin(dir, rel)
+	if err != nil {
+		return "", errkind.Errorf(errkind.Invalid, "log path %q: %w", rel, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(joined), 0o755); err != nil {
+		return "", errkind.Errorf(errkind.Invalid, "log path %q: %w", rel, err)
+	}
+	return joined, nil
+}
+
+// bringUp makes everything of the container. The record is the intent of all
+// of it: a crash leaves a directory without state.json, which recovery undoes.
+func (m *Manager) bringUp(ctx context.Context, c *Container, img storage.Image) (err error) {
+	var undo rollback.Stack
+	defer undo.OnError(ctx, &err)
+	undo.Push("discard the container", c.discard)
+	if err := c.makeDirectory(); err != nil {
+		return err
+	}
+	root, err := c.env.Storage.CreateRootFS(c.Record.ID, img.ID)
+	if err != nil {
+		return err
+	}
+	spec, err := c.specify(root, img)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(oci.WriteBundle(c.Dir(), spec), c.writeRecord()); err != nil {
+		return err
+	}
+	mon, err := c.pod.Monitor()
+	if err != nil {
+		return err
+	}
+	m.index.Put(c.Record.ID, c) // an exit may be told as soon as the monitor has it
+	pid, err := mon.Create(ctx, c.monitorRequest(root))
+	if err != nil {
+		return err
+	}
+	if err := c.writePhase(phase{PID: pid}); err != nil {
+		return err
+	}
+	c.publish(func(s Status) Status {
+		if s.State != Exited {
+			s.State, s.PID = Created, pid
+		}
+		return s
+	})
+	return nil
+}
+
+// makeDirectory makes the bundle and writes the record.
+func (c *Container) makeDirectory() error {
+	if err := os.Mkdir(c.Dir(), 0o700); err != nil {
+		return err
+	}
+	if err := c.writeRecord(); err != nil {
+		return err
+	}
+	return os.Mkdir(filepath.Join(c.Dir(), rootfsDir), 0o755)
+}
+
+// monitorRequest is what the monitor needs to run RUNTIME create. The root
+// filesystem and the pod's /dev/shm are mounted in the runtime's own mount
+// namespace only.
+func (c *Container) monitorRequest(root storage.RootFS) monitor.CreateRequest {
+	cfg := c.Config()
+	req := monitor.CreateRequest{
+		ID: c.Record.ID,
+		Args: c.pod.Runtime.CreateArgs(oci.CreateArgs{
+			ID:            string(c.Record.ID),
+			Bundle:        c.Dir(),
+			PidFile:       filepath.Join(c.Dir(), pidFile),
+			ConsoleSocket: c.consoleSocket(),
+		}),
+		PidFile:       filepath.Join(c.Dir(), pidFile),
+		ExitFile:      filepath.Join(c.Dir(), exitFile),
+		LogPath:       c.Record.LogPath,
+		LogSizeMax:    c.env.LogSizeMax,
+		OOMFile:       cgroup.MemoryEventsFile(c.env.Node, c.Record.Cgroup),
+		Stdin:         cfg.GetStdin(),
+		StdinOnce:     cfg.GetStdinOnce(),
+		TTY:           cfg.GetTty(),
+		ConsoleSocket: c.consoleSocket(),
+		Timeout:       c.env.CreateTimeout,
+		Mounts: []monitor.Mount{{Overlay: &monitor.Overlay{
+			Target: filepath.Join(c.Dir(), rootfsDir),
+			Lower:  root.Lower,
+			Upper:  root.Upper,
+			Work:   root.Work,
+		}}},
+	}
+	if !c.hostIPC() {
+		req.Mounts = append(req.Mounts, monitor.Mount{Shared: &monitor.FromProcess{
+			PID:    c.pod.PausePID(),
+			Source: "/dev/shm",
+			Target: filepath.Join(c.pod.Dir, "shm"),
+		}})
+	}
+	return req
+}
+
+func (c *Container) consoleSocket() string {
+	if !c.Config().GetTty() {
+		return ""
+	}
+	return filepath.Join(c.Dir(), "console.sock")
+}
+
+// discard undoes a creation. Each part is idempotent; the record goes last.
+func (c *Container) discard(ctx context.Context) error {
+	c.op.Lock()
+	defer c.op.Unlock()
+	if err := c.cleanUp(ctx); err != nil {
+		return err
+	}
+	err := errors.Join(c.env.Storage.RemoveRootFS(c.Record.ID), os.RemoveAll(c.Dir()))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c.mgr.index.Delete(c.Record.ID)
+	return nil
+}

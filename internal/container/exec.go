@@ -1,0 +1,41 @@
+package container
+
+import (
+	"context"
+	"time"
+
+	"github.com/gantry-cri/gantry/internal/cgroup"
+	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/oci"
+)
+
+// ExecSync runs a command in a running container and waits for it. A timeout
+// of zero is none; after a timeout nothing of the command lives on and the
+// error is of kind errkind.Timeout. The monitor has no part in it.
+func (c *Container) ExecSync(ctx context.Context, args []string, timeout time.Duration) (oci.ExecResult, error) {
+	if len(args) == 0 {
+		return oci.ExecResult{}, errkind.Errorf(errkind.Invalid, "exec in container %s: no command given", c.Record.ID)
+	}
+	if err := c.requireRunning(); err != nil {
+		return oci.ExecResult{}, err
+	}
+	return c.pod.Runtime.ExecSync(ctx, string(c.Record.ID), oci.ExecSyncOptions{
+		Args:        args,
+		Timeout:     timeout,
+		MaxOutput:   c.env.ExecOutputMax,
+		Dir:         c.Dir(),
+		CgroupProcs: cgroup.ProcsFiles(c.env.Node, c.Record.Cgroup),
+	})
+}
+
+// ReopenLog makes the monitor open the log's path anew (after a rotation).
+func (c *Container) ReopenLog(ctx context.Context) error {
+	if err := c.requireRunning(); err != nil {
+		return err
+	}
+	mon, err := c.pod.Monitor()
+	if err != nil {
+		return err
+	}
+	return mon.ReopenLog(ctx, c.Record.ID)
+}

@@ -1,0 +1,107 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/monitor"
+)
+
+// killWait is how long after SIGKILL a container may take to end before it is
+// reported as stuck (a process in uninterruptible sleep).
+const killWait = 10 * time.Second
+
+// Stop ends a container: its stop signal, then SIGKILL after grace (at once
+// for zero). It is idempotent. Stops may overlap: the one whose grace ends
+// first kills. When ctx ends the stop goes on and the error is of kind
+// errkind.Timeout.
+func (m *Manager) Stop(ctx context.Context, c *Container, grace time.Duration) error {
+	if c.Status().State == Exited {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.stop(grace) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return errkind.Errorf(errkind.Timeout, "stop container %s: still under way: %w", c.Record.ID, context.Cause(ctx))
+	}
+}
+
+func (c *Container) stop(grace time.Duration) error {
+	if grace > 0 && c.Status().State == Running {
+		if err := c.sendStopSignal(); err != nil {
+			c.log.Warn("stop signal not delivered; killing at the end of the grace period", "err", err)
+		}
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-c.gone:
+			return nil
+		case <-timer.C:
+		}
+	}
+	return c.kill()
+}
+
+// sendStopSignal sends the stop signal, unless an earlier Stop did.
+func (c *Container) sendStopSignal() error {
+	if c.stopSent.Swap(true) {
+		return nil
+	}
+	return c.signal(c.Record.StopSig)
+}
+
+// kill sends SIGKILL and waits for the exit, at most killWait, then ends the
+// whole cgroup and waits as long again.
+func (c *Container) kill() error {
+	err := c.signal(unix.SIGKILL)
+	if err == nil && c.waitGone(killWait) {
+		return nil
+	}
+	err = errors.Join(err, c.killAll())
+	if c.waitGone(killWait) {
+		return nil
+	}
+	return errors.Join(
+		errkind.Errorf(errkind.Timeout, "kill container %s: process %d is still there %s after SIGKILL (uninterruptible sleep?)",
+			c.Record.ID, c.Status().PID, 2*killWait), err)
+}
+
+// signal delivers sig to the container's init: through its parent, the
+// monitor, where the init is a process of this node; through the runtime where
+// it may not be (a sandbox of its own kernel).
+func (c *Container) signal(sig unix.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), killWait)
+	defer cancel()
+	var err error
+	if c.pod.Runtime.SharesKernel() {
+		var mon *monitor.Client
+		if mon, err = c.pod.Monitor(); err == nil {
+			err = mon.Kill(ctx, c.Record.ID, sig)
+		}
+	} else {
+		err = c.pod.Runtime.Kill(ctx, string(c.Record.ID), sig, false)
+	}
+	if err == nil || errors.Is(err, monitor.ErrExited) {
+		return nil
+	}
+	return fmt.Errorf("send signal %d to container %s: %w", sig, c.Record.ID, err)
+}
+
+func (c *Container) waitGone(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-c.gone:
+		return true
+	case <-timer.C:
+		return false
+	}
+}

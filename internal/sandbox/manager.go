@@ -1,0 +1,163 @@
+package sandbox
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/gantry-cri/gantry/internal/container"
+	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/flight"
+	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/index"
+	"github.com/gantry-cri/gantry/internal/network"
+	"github.com/gantry-cri/gantry/internal/node"
+	"github.com/gantry-cri/gantry/internal/oci"
+	"github.com/gantry-cri/gantry/internal/programs"
+	"github.com/gantry-cri/gantry/internal/storage"
+)
+
+// Network is what a pod needs of package network.
+type Network interface {
+	Add(context.Context, network.Pod) (network.Result, error)
+	Del(context.Context, id.Pod) error
+}
+
+// Options are what a Manager works with.
+type Options struct {
+	RunRoot        string
+	Programs       programs.Paths
+	Node           node.Facts
+	Network        Network
+	Containers     *container.Manager
+	Storage        *storage.Store
+	Runtimes       map[string]*oci.Runtime // by handler name
+	DefaultRuntime string                  // the handler of pods that name none
+	CgroupParent   string                  // of pods that bring none: each gets <CgroupParent>/<pod id>
+	CreateTimeout  time.Duration           // bounds RUNTIME create
+	RuntimeTimeout time.Duration           // bounds every other call of a runtime
+	SeccompProfile string                  // path of the profile for RuntimeDefault; "" is the built-in one
+	Pause          PauseImage              // nil uses the built-in pause
+	Log            *slog.Logger
+}
+
+// PauseImage finds the configured pause image, and the command that replaces
+// the image's own (none: the image's).
+type PauseImage func(context.Context) (img storage.Image, command []string, err error)
+
+// Manager knows every pod of the daemon. Looking up and listing never waits
+// for an operation.
+type Manager struct {
+	opts  Options
+	log   *slog.Logger
+	index *index.Index[id.Pod, *Pod]
+	ops   flight.Group
+
+	mu         sync.Mutex        // guards identities
+	identities map[Identity]*Pod // of the pods in index
+
+	pins    pins
+	damaged quarantine // what Recover could not read
+}
+
+// New returns a manager without pods; Recover finds those of an earlier daemon.
+func New(o Options) *Manager {
+	return &Manager{
+		opts:       o,
+		log:        o.Log,
+		index:      index.New[id.Pod, *Pod]("pod sandbox"),
+		identities: make(map[Identity]*Pod),
+		pins:       pins{known: make(map[RuntimePin]*oci.Runtime)},
+	}
+}
+
+// Find returns the pod whose id is or unambiguously begins with s.
+func (m *Manager) Find(s string) (*Pod, error) { return m.index.Find(s) }
+
+// List returns the pods that keep accepts (all for nil), oldest first.
+func (m *Manager) List(keep func(*Pod) bool) []*Pod {
+	return m.index.Sorted(func(p *Pod) int64 { return p.Record.CreatedAt.UnixNano() }, keep)
+}
+
+// Damaged names the records that could not be read; they are left where they are.
+func (m *Manager) Damaged() []string { return m.damaged.names() }
+
+// Runtimes lists the handlers that a pod can name.
+func (m *Manager) Runtimes() map[string]*oci.Runtime { return m.opts.Runtimes }
+
+// DefaultRuntime is the runtime of pods that name no handler.
+func (m *Manager) DefaultRuntime() *oci.Runtime { return m.opts.Runtimes[m.opts.DefaultRuntime] }
+
+func (m *Manager) runtime(handler string) (*oci.Runtime, error) {
+	name := handler
+	if name == "" {
+		name = m.opts.DefaultRuntime
+	}
+	rt, ok := m.opts.Runtimes[name]
+	if !ok {
+		return nil, errkind.Errorf(errkind.Invalid, "runtime handler %q is not configured", name)
+	}
+	return rt, nil
+}
+
+func (m *Manager) podsDir() string { return filepath.Join(m.opts.RunRoot, "pods") }
+
+// insert makes a pod findable.
+func (m *Manager) insert(p *Pod) {
+	m.mu.Lock()
+	m.identities[p.Record.Identity()] = p
+	m.mu.Unlock()
+	m.index.Put(p.Record.ID, p)
+}
+
+func (m *Manager) forget(p *Pod) {
+	m.index.Delete(p.Record.ID)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.identities[p.Record.Identity()] == p {
+		delete(m.identities, p.Record.Identity())
+	}
+}
+
+func (m *Manager) byIdentity(i Identity) (*Pod, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.identities[i]
+	return p, ok
+}
+
+// limit bounds one whole operation on a pod.
+func (m *Manager) limit() time.Duration {
+	return 2*m.opts.CreateTimeout + 6*m.opts.RuntimeTimeout
+}
+
+// newPod returns the pod of a record, with nothing of it running.
+func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
+	p := &Pod{
+		Record:  rec,
+		dir:     filepath.Join(m.podsDir(), string(rec.ID)),
+		runtime: rt,
+		log:     m.log.With("pod", rec.ID),
+		pauseUp: make(chan struct{}),
+	}
+	p.status.Store(&Status{})
+	p.host = container.Pod{
+		ID:           rec.ID,
+		Dir:          p.dir,
+		Config:       rec.Config.Message,
+		Runtime:      rt,
+		CgroupParent: rec.CgroupParent,
+		Hostname:     rec.Hostname,
+		Monitor:      p.Monitor,
+		PausePID:     func() int { return p.Status().PausePID },
+	}
+	return p
+}
+
+// Prepare makes the run root's directories.
+func (m *Manager) Prepare() error {
+	return os.MkdirAll(m.podsDir(), 0o700)
+}

@@ -1,0 +1,183 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"github.com/gantry-cri/gantry/internal/cgroup"
+	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/monitor"
+	"github.com/gantry-cri/gantry/internal/oci"
+)
+
+// pauseID is the name of the pod's pause container in the OCI runtime.
+func (p *Pod) pauseID() id.Container { return id.Container(p.Record.ID) }
+
+func (p *Pod) pauseCgroup() string { return path.Join(p.Record.CgroupParent, string(p.Record.ID)) }
+
+// monitorCgroup is a leaf: on cgroup v2 a cgroup with children can't hold processes.
+func (p *Pod) monitorCgroup() string { return p.pauseCgroup() + "-monitor" }
+
+// startPause starts the pod's monitor and, through it, the pause container.
+func (m *Manager) startPause(ctx context.Context, p *Pod, st *Status) error {
+	if err := m.launchMonitor(ctx, p); err != nil {
+		return fmt.Errorf("monitor: %w", err)
+	}
+	req, err := m.pauseRequest(ctx, p)
+	if err != nil {
+		return fmt.Errorf("pause container: %w", err)
+	}
+	mon, err := p.Monitor()
+	if err != nil {
+		return err
+	}
+	pid, err := mon.Create(ctx, req)
+	if err != nil {
+		return fmt.Errorf("create the pause container: %w", err)
+	}
+	st.PausePID = pid
+	ctx, cancel := context.WithTimeout(ctx, m.opts.RuntimeTimeout)
+	defer cancel()
+	if err := p.runtime.Start(ctx, string(p.pauseID())); err != nil {
+		return fmt.Errorf("start the pause container: %w", err)
+	}
+	return nil
+}
+
+func (m *Manager) launchMonitor(ctx context.Context, p *Pod) error {
+	mon, err := monitor.Launch(ctx, monitor.LaunchOptions{
+		Program: m.opts.Programs.Monitor,
+		Dir:     p.dir,
+		Cgroups: cgroup.Paths(m.opts.Node, p.monitorCgroup()),
+	}, m.onExit(p))
+	if err != nil {
+		return err
+	}
+	m.adopt(p, mon)
+	return nil
+}
+
+// adopt makes mon the pod's monitor and watches for its end.
+func (m *Manager) adopt(p *Pod, mon *monitor.Client) {
+	p.setMonitor(mon)
+	go func() {
+		<-mon.Done()
+		m.monitorEnded(p, mon)
+	}()
+}
+
+// pauseRequest writes the pause container's bundle.
+func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateRequest, error) {
+	seccomp, err := oci.PrepareSandbox(p.Config(), oci.PrepareOptions{SeccompProfile: m.opts.SeccompProfile})
+	if err != nil {
+		return monitor.CreateRequest{}, err
+	}
+	in := oci.SandboxInput{
+		ID:          p.Record.ID,
+		Config:      p.Config(),
+		Node:        m.opts.Node,
+		Seccomp:     seccomp,
+		RootFS:      m.opts.Programs.PauseRootFS,
+		Args:        []string{"/pause"},
+		CgroupsPath: p.pauseCgroup(),
+		OCIVersion:  p.runtime.OCIVersion(),
+		Hostname:    p.Record.Hostname,
+	}
+	if !p.HostNetwork() {
+		in.NetNS = p.netns()
+	}
+	req := monitor.CreateRequest{
+		ID:       p.pauseID(),
+		PidFile:  filepath.Join(p.dir, pidFile),
+		ExitFile: filepath.Join(p.dir, exitFile),
+		Timeout:  m.opts.CreateTimeout,
+	}
+	if p.Record.PauseImage != "" {
+		if err := m.usePauseImage(ctx, p, &in, &req); err != nil {
+			return req, err
+		}
+	}
+	spec, err := oci.SandboxSpec(in)
+	if err != nil {
+		return req, err
+	}
+	if err := oci.WriteBundle(p.bundle(), spec); err != nil {
+		return req, err
+	}
+	req.Args = p.runtime.CreateArgs(oci.CreateArgs{ID: string(p.pauseID()), Bundle: p.bundle(), PidFile: req.PidFile})
+	return req, nil
+}
+
+// usePauseImage makes the pause container run the configured image instead of
+// the built-in program.
+func (m *Manager) usePauseImage(ctx context.Context, p *Pod, in *oci.SandboxInput, req *monitor.CreateRequest) error {
+	img, command, err := m.opts.Pause(ctx)
+	if err != nil {
+		return err
+	}
+	conf := img.Config.Config
+	if in.Args = command; len(command) == 0 {
+		in.Args = slices.Concat(conf.Entrypoint, conf.Cmd)
+	}
+	in.Env, in.Cwd = conf.Env, conf.WorkingDir
+	if len(in.Args) == 0 {
+		return errkind.Errorf(errkind.Invalid, "pause image %s has neither entrypoint nor command", img.ID)
+	}
+	in.RootFS = filepath.Join(p.bundle(), rootfsDir)
+	if err := os.Mkdir(in.RootFS, 0o755); err != nil {
+		return err
+	}
+	root, err := m.opts.Storage.CreateRootFS(p.pauseID(), img.ID)
+	if err != nil {
+		return err
+	}
+	req.Mounts = []monitor.Mount{{Overlay: &monitor.Overlay{
+		Target: in.RootFS, Lower: root.Lower, Upper: root.Upper, Work: root.Work,
+	}}}
+	return nil
+}
+
+// onExit returns what the pod's monitor calls for each exit.
+func (m *Manager) onExit(p *Pod) func(id.Container, monitor.Exit) {
+	return func(ctr id.Container, e monitor.Exit) {
+		if ctr == p.pauseID() {
+			m.pauseEnded(p, fmt.Sprintf("the pause container ended with code %d", e.Code))
+			return
+		}
+		m.opts.Containers.Exited(ctr, e)
+	}
+}
+
+// pauseEnded marks a ready pod as broken: its namespaces are gone.
+func (m *Manager) pauseEnded(p *Pod, why string) {
+	p.mu.Lock()
+	p.ended.Do(func() { close(p.pauseUp) })
+	p.mu.Unlock()
+	p.settle(Broken, why)
+}
+
+// monitorEnded handles the loss of the pod's monitor: expected after a stop,
+// else it breaks the pod and ends its containers.
+func (m *Manager) monitorEnded(p *Pod, mon *monitor.Client) {
+	p.mu.Lock()
+	current := p.mon == mon // nil: a recovered pod whose monitor is gone
+	if current {
+		p.mon = nil
+	}
+	p.mu.Unlock()
+	if !current {
+		return
+	}
+	if st := p.Status().State; st == Stopped || st == Stopping {
+		m.pauseEnded(p, "")
+		m.opts.Containers.MonitorLost(p.Record.ID)
+		return
+	}
+	m.pauseEnded(p, "the pod's monitor ended")
+	m.opts.Containers.MonitorLost(p.Record.ID)
+}

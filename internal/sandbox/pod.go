@@ -1,0 +1,171 @@
+// Package sandbox owns the life of a pod: its directory, cgroup, network,
+// monitor and pause container, from RunPodSandbox to RemovePodSandbox, and the
+// recovery of all pods when the daemon starts.
+package sandbox
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/gantry-cri/gantry/internal/container"
+	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/monitor"
+	"github.com/gantry-cri/gantry/internal/oci"
+)
+
+// State is where a pod is in its life:
+//
+//	Run ──> Ready ──────────────> Stopping ──> Stopped ──> (removed)
+//	          │  StopPodSandbox        ▲
+//	          └── pause or monitor ends: Broken ──┘
+//
+// A pod that is being run is in no list. CRI knows only READY (Ready) and
+// NOTREADY (all others).
+type State int
+
+// The states. The zero value is none of them.
+const (
+	Ready    State = iota + 1
+	Broken         // the pause container or the monitor ended; only Stop and Remove are possible
+	Stopping       // StopPodSandbox has begun; it is repeated until it is done
+	Stopped        // nothing of the pod runs; its record remains
+)
+
+func (s State) String() string {
+	switch s {
+	case Ready:
+		return "ready"
+	case Broken:
+		return "broken"
+	case Stopping:
+		return "stopping"
+	case Stopped:
+		return "stopped"
+	}
+	return fmt.Sprintf("State(%d)", int(s))
+}
+
+// next is the transition table: whether a pod in state s may become to.
+// Stopped is final.
+func (s State) next(to State) bool {
+	switch to {
+	case Broken:
+		return s == Ready
+	case Stopping:
+		return s == Ready || s == Broken || s == Stopping
+	case Stopped:
+		return s == Stopping
+	}
+	return false
+}
+
+// Status is the part of a pod that changes. A value is never modified after
+// it was published.
+type Status struct {
+	State    State
+	PausePID int          // 0 once it has ended
+	IPs      []netip.Addr // primary first; empty with the node's network
+	Reason   string       // why a pod is Broken
+}
+
+// Pod is one pod sandbox. Its record never changes after creation.
+type Pod struct {
+	Record Record
+
+	dir     string
+	runtime *oci.Runtime
+	log     *slog.Logger
+	host    container.Pod // what the pod's containers are given
+
+	// op serialises Stop and Remove; creations hold it for reading, so that
+	// Stop waits for the ones under way.
+	op sync.RWMutex
+
+	mu      sync.Mutex      // guards transitions of status, phase on disk, and mon
+	mon     *monitor.Client // nil while there is none
+	status  atomic.Pointer[Status]
+	pauseUp chan struct{} // closed when the pause container has ended
+	ended   sync.Once     // closes pauseUp
+}
+
+// ID is the pod's id.
+func (p *Pod) ID() id.Pod { return p.Record.ID }
+
+// Status is the pod's state at this moment. It never waits.
+func (p *Pod) Status() Status { return *p.status.Load() }
+
+// Config is the request that the pod was made from. Read only.
+func (p *Pod) Config() *runtimeapi.PodSandboxConfig { return p.Record.Config.Message }
+
+// Dir is the pod's directory.
+func (p *Pod) Dir() string { return p.dir }
+
+// HostNetwork reports whether the pod uses the node's network namespace.
+func (p *Pod) HostNetwork() bool { return hostNetwork(p.Config()) }
+
+func (p *Pod) netns() string  { return filepath.Join(p.dir, netnsFile) }
+func (p *Pod) bundle() string { return filepath.Join(p.dir, bundleDir) }
+
+// Monitor returns the live connection to the pod's monitor.
+func (p *Pod) Monitor() (*monitor.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mon == nil {
+		return nil, errkind.Errorf(errkind.Unavailable, "pod %s has no monitor", p.Record.ID)
+	}
+	return p.mon, nil
+}
+
+func (p *Pod) setMonitor(c *monitor.Client) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mon = c
+}
+
+// transition moves the pod to state to, on disk first, then in memory. It
+// reports false, with nothing changed, when the pod's state does not allow it.
+func (p *Pod) transition(to State, reason string) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.Status()
+	if !st.State.next(to) {
+		return false, nil
+	}
+	st.State = to
+	if reason != "" {
+		st.Reason = reason
+	}
+	if to == Stopped {
+		st.PausePID = 0
+	}
+	if err := p.writePhase(st); err != nil {
+		return false, err
+	}
+	p.status.Store(&st)
+	return true, nil
+}
+
+// settle forces a state in memory where it can't be recorded: the truth on
+// the node (the pause is gone) matters more than the file.
+func (p *Pod) settle(to State, reason string) {
+	if ok, err := p.transition(to, reason); err != nil {
+		p.log.Error("state not recorded", "state", to, "err", err)
+		p.mu.Lock()
+		st := p.Status()
+		st.State, st.Reason = to, reason
+		p.status.Store(&st)
+		p.mu.Unlock()
+	} else if ok {
+		p.log.Info("pod is "+to.String(), "reason", reason)
+	}
+}
+
+func (p *Pod) createdAt() time.Time { return p.Record.CreatedAt }

@@ -1,0 +1,151 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/gantry-cri/gantry/internal/container"
+	"github.com/gantry-cri/gantry/internal/errkind"
+)
+
+// CreateContainer creates a container in a ready pod. A retry joins the call
+// in flight.
+func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	cfg := req.GetConfig()
+	if err := validateContainer(cfg); err != nil {
+		return nil, err
+	}
+	img, err := s.opts.Images.Resolve(cfg.GetImage().GetImage())
+	if err != nil {
+		return nil, err
+	}
+	ctr, err := s.opts.Pods.CreateContainer(ctx, req.GetPodSandboxId(), container.CreateRequest{
+		Config:   cfg,
+		Image:    img,
+		ImageRef: imageRef(s.opts.Images.CRI(img)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: string(ctr)}, nil
+}
+
+func validateContainer(cfg *runtimeapi.ContainerConfig) error {
+	switch {
+	case cfg == nil:
+		return errkind.Errorf(errkind.Invalid, "create container: no config given")
+	case cfg.GetMetadata().GetName() == "":
+		return errkind.Errorf(errkind.Invalid, "create container: config.metadata.name is missing")
+	case cfg.GetImage().GetImage() == "":
+		return errkind.Errorf(errkind.Invalid, "create container %s: config.image.image is missing", cfg.GetMetadata().GetName())
+	}
+	return nil
+}
+
+// imageRef is the digested name of an image, or its id where it has none.
+func imageRef(img *runtimeapi.Image) string {
+	if d := img.GetRepoDigests(); len(d) > 0 {
+		return d[0]
+	}
+	return img.GetId()
+}
+
+// StartContainer starts a created container.
+func (s *Server) StartContainer(ctx context.Context, req *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	if err := s.opts.Containers.Start(ctx, req.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// StopContainer stops a container within a grace period, in seconds. An
+// unknown container is no error.
+func (s *Server) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	resp := &runtimeapi.StopContainerResponse{}
+	if req.GetTimeout() < 0 {
+		return nil, errkind.Errorf(errkind.Invalid, "stop container %s: negative timeout %d", req.GetContainerId(), req.GetTimeout())
+	}
+	c, err := s.opts.Containers.Find(req.GetContainerId())
+	if err != nil {
+		return resp, unlessNotFound(err)
+	}
+	return resp, s.opts.Containers.Stop(ctx, c, seconds(req.GetTimeout()))
+}
+
+// RemoveContainer removes a container, killing it first if it runs. An
+// unknown container is no error.
+func (s *Server) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	resp := &runtimeapi.RemoveContainerResponse{}
+	c, err := s.opts.Containers.Find(req.GetContainerId())
+	if err != nil {
+		return resp, unlessNotFound(err)
+	}
+	return resp, s.opts.Containers.Remove(ctx, c)
+}
+
+// ListContainers lists containers from memory; it never waits.
+func (s *Server) ListContainers(_ context.Context, req *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	resp := &runtimeapi.ListContainersResponse{}
+	for _, c := range s.opts.Containers.List(containerFilter(req.GetFilter())) {
+		resp.Containers = append(resp.Containers, listed(c))
+	}
+	return resp, nil
+}
+
+func containerFilter(f *runtimeapi.ContainerFilter) func(*container.Container) bool {
+	return func(c *container.Container) bool {
+		return hasPrefix(string(c.ID()), f.GetId()) &&
+			hasPrefix(string(c.PodID()), f.GetPodSandboxId()) &&
+			(f.GetState() == nil || containerState(c.Status().State) == f.GetState().GetState()) &&
+			matches(c.Config().GetLabels(), f.GetLabelSelector())
+	}
+}
+
+// ContainerStatus reports one container.
+func (s *Server) ContainerStatus(_ context.Context, req *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	c, err := s.opts.Containers.Find(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(c)}
+	if req.GetVerbose() {
+		if resp.Info, err = containerInfo(c); err != nil {
+			return nil, err
+		}
+	}
+	return resp, nil
+}
+
+// ReopenContainerLog opens a running container's log file anew.
+func (s *Server) ReopenContainerLog(ctx context.Context, req *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+	c, err := s.opts.Containers.Find(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ReopenContainerLogResponse{}, c.ReopenLog(ctx)
+}
+
+// ExecSync runs a command in a container and returns its output. The timeout
+// is in seconds; zero is none.
+func (s *Server) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	if req.GetTimeout() < 0 {
+		return nil, errkind.Errorf(errkind.Invalid, "exec in container %s: negative timeout %d", req.GetContainerId(), req.GetTimeout())
+	}
+	c, err := s.opts.Containers.Find(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.ExecSync(ctx, req.GetCmd(), seconds(req.GetTimeout()))
+	if err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ExecSyncResponse{Stdout: res.Stdout, Stderr: res.Stderr, ExitCode: int32(res.ExitCode)}, nil
+}
+
+// seconds converts a CRI timeout. What a Duration can't hold is the longest one.
+func seconds(n int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Second)
+	return time.Duration(min(n, most)) * time.Second
+}

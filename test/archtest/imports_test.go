@@ -1,0 +1,112 @@
+// Package archtest keeps the import table: which package of Gantry may know
+// of which, and why. A package that is not in the table fails the test, so
+// that a new one gets its place on purpose.
+package archtest
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/gantry-cri/gantry/"
+
+// rule says what a package may import of Gantry, and the reason.
+type rule struct {
+	may []string
+	why string
+}
+
+var foundations = []string{"internal/id", "internal/errkind"}
+
+var table = map[string]rule{
+	"cmd/daemon": {[]string{"*"}, "it wires everything and holds no logic of its own"},
+
+	"internal/server": {[]string{"internal/sandbox", "internal/container", "internal/image", "internal/storage", "internal/oci"},
+		"it translates between gRPC and the packages that do the work; of storage and oci it uses the types of results only"},
+	"internal/sandbox": {[]string{"internal/container", "internal/network", "internal/monitor", "internal/oci", "internal/storage", "internal/programs",
+		"internal/cgroup", "internal/node", "internal/statefile", "internal/rollback", "internal/index", "internal/flight"},
+		"a pod is made of containers and a network; nothing below knows of pods"},
+	"internal/container": {[]string{"internal/monitor", "internal/oci", "internal/storage", "internal/cgroup", "internal/node",
+		"internal/statefile", "internal/rollback", "internal/index", "internal/flight"},
+		"never sandbox: what a container needs of its pod is handed to it"},
+	"internal/monitor":  {nil, "it speaks a protocol; it holds no policy"},
+	"internal/programs": {nil, "two embedded files"},
+	"internal/oci":      {[]string{"internal/node"}, "a spec is a pure function of request, image and node facts"},
+	"internal/image":    {[]string{"internal/storage", "internal/flight"}, "it fills the store; it knows of no container"},
+	"internal/storage":  {[]string{"internal/statefile"}, "the bottom: it knows of nothing that uses it"},
+	"internal/network":  {[]string{"internal/statefile"}, "an attachment is named by its pod's id and needs nothing else of it"},
+	"internal/cgroup":   {[]string{"internal/node"}, "paths depend on what the node mounts where"},
+	"internal/config":   {nil, "parsing has no side effects and no dependencies"},
+	"internal/node":     {nil, "facts are probed once and passed as a value"},
+
+	"internal/flight":    {nil, "foundation"},
+	"internal/index":     {nil, "foundation"},
+	"internal/rollback":  {nil, "foundation"},
+	"internal/statefile": {nil, "foundation"},
+	"internal/id":        {nil, "foundation"},
+	"internal/errkind":   {nil, "foundation"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportsFollowTheTable(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if strings.HasPrefix(name, "test/") || p.ImportPath+"/" == module {
+			continue // tests may use everything; nothing may use them (below)
+		}
+		seen[name] = true
+		r, ok := table[name]
+		if !ok {
+			t.Errorf("%s is not in the import table: give it a place and a reason", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			dep, ours := strings.CutPrefix(imp, module)
+			if ours && !allowed(r, dep) {
+				t.Errorf("%s must not import %s: %s", name, dep, r.why)
+			}
+		}
+	}
+	for name := range table {
+		if !seen[name] {
+			t.Errorf("the import table has %s, which does not exist", name)
+		}
+	}
+}
+
+func allowed(r rule, dep string) bool {
+	if strings.HasPrefix(dep, "test/") {
+		return false
+	}
+	return slices.Contains(foundations, dep) || slices.Contains(r.may, dep) || slices.Contains(r.may, "*")
+}
+
+func list(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); dec.More(); {
+		var p pkg
+		if err := dec.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+	if len(pkgs) < 10 {
+		t.Fatalf("go list found only %d packages", len(pkgs))
+	}
+	return pkgs
+}
