@@ -82,7 +82,7 @@ func referenceImages(box *Tree) []image {
 	for _, version := range []string{"3.6", "3.8", "3.9", "3.10", "3.10.1"} {
 		im := marked("pause "+version, "registry.k8s.io/pause:"+version, "k8s.gcr.io/pause:"+version)
 		im.config.Cmd = nil
-		im.config.Entrypoint = []string{"sleep", "1000000"}
+		im.config.Entrypoint = []string{"tail", "-f", "/dev/null"}
 		list = append(list, im)
 	}
 	return list

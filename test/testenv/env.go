@@ -83,12 +83,15 @@ func newEnv(t testing.TB, o Options) (*Env, error) {
 		return nil, err
 	}
 	owner := []byte(strconv.Itoa(os.Getpid()))
-	if err := os.WriteFile(dir+"/owner", owner, 0o644); err != nil {
+	if err := os.WriteFile(dir+"/owner", owner, 0o644); err != nil { // for test/setup/sweep.sh
 		return nil, err
 	}
 	var b [4]byte
 	rand.Read(b[:])
 	name := "gt" + hex.EncodeToString(b[:])
+	if err := os.WriteFile(dir+"/name", []byte(name), 0o644); err != nil {
+		return nil, err
+	}
 	e := &Env{
 		Name:         name,
 		Dir:          dir,

@@ -1,0 +1,130 @@
+# Gantry. Every target may be run again at any time.
+#
+#   make build   bin/gantryd, one static binary
+#   make demo    a pod from end to end, with crictl, on private roots (root)
+#   make run     gantryd in the foreground with real registries (root)
+#   make test    all tests (root; up to half an hour)
+#   make lint    gofmt, go vet, staticcheck
+#   make bench   figures beside Debian's containerd (root)
+#   make fuzz    every fuzz target for FUZZTIME each
+#   make clean   what was built, and what interrupted tests left behind
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.PHONY: all build programs tools install demo run test unit c-test integration critest lint bench fuzz clean
+
+TAGS    := containers_image_openpgp exclude_graphdriver_btrfs
+VERSION := $(shell cat VERSION 2>/dev/null || echo 0.1.0-dev)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+# cri-tools v1.36.0 is pinned in test/tools/go.mod.
+TOOLS_LDFLAGS := -s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=1.36.0
+FUZZTIME ?= 30s
+
+export CGO_ENABLED := 0
+# No stamp of the repository's state: -trimpath and this make builds repeatable.
+export GOFLAGS := -buildvcs=false
+# An empty environment has no home; Go needs a place for its caches.
+ifeq ($(HOME),)
+export HOME := $(shell getent passwd $$(id -u) | cut -d: -f6)
+endif
+# Tools of the administrator, and Go where its installer puts it.
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+GO_TEST := go test -tags "$(TAGS)"
+
+all: build
+
+build: bin/gantryd
+
+# The C programs' own makefiles know when there is nothing to do; so does go build.
+programs:
+	@$(MAKE) --no-print-directory -C monitor OUT=$(CURDIR)/internal/programs/gantry-monitor
+	@$(MAKE) --no-print-directory -C pause OUT=$(CURDIR)/internal/programs/pause
+
+.PHONY: bin/gantryd
+bin/gantryd: programs
+	go build -trimpath -tags "$(TAGS)" -ldflags "$(LDFLAGS)" -o $@ ./cmd/daemon
+
+# The tests' programs, from their own module.
+tools: bin/crictl bin/critest bin/ginkgo
+
+TOOLS := test/tools/go.mod test/tools/go.sum
+bin/crictl: $(TOOLS)
+	cd test/tools && go build -trimpath -ldflags "$(TOOLS_LDFLAGS)" -o $(CURDIR)/$@ sigs.k8s.io/cri-tools/cmd/crictl
+	@touch $@
+
+bin/critest: $(TOOLS)
+	cd test/tools && go test -c -trimpath -ldflags "$(TOOLS_LDFLAGS)" -o $(CURDIR)/$@ sigs.k8s.io/cri-tools/cmd/critest
+	@touch $@
+
+bin/ginkgo: $(TOOLS)
+	cd test/tools && go build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ github.com/onsi/ginkgo/v2/ginkgo
+	@touch $@
+
+demo:
+	@test/setup/install.sh demo
+	@test/setup/node.sh
+	@$(MAKE) --no-print-directory build bin/crictl
+	@test/demo/demo.sh
+
+run:
+	@test/setup/install.sh demo
+	@test/setup/node.sh
+	@$(MAKE) --no-print-directory build bin/crictl
+	@test/demo/run.sh
+
+install:
+	@test/setup/install.sh
+	@test/setup/node.sh
+
+# Every part runs even when one before it fails; the summary comes last.
+test: install
+	@test/run.sh programs:'$(MAKE) build' tools:'$(MAKE) tools' c:'$(MAKE) c-test' vet:'$(MAKE) vet' \
+		unit:'$(MAKE) unit' integration:'$(MAKE) integration' critest:'$(MAKE) critest'
+
+.PHONY: vet
+vet: programs
+	go vet -tags "$(TAGS)" ./...
+
+# The C programs' tests, under the address and undefined-behaviour sanitizers.
+c-test:
+	@$(MAKE) --no-print-directory -C monitor check
+	@$(MAKE) --no-print-directory -C pause check
+
+# Everything but what needs the daemon.
+unit: programs
+	$(GO_TEST) -timeout 10m $$(go list -tags "$(TAGS)" ./... | grep -v -e /test/integration -e /test/critest -e /test/bench)
+
+integration: build
+	$(GO_TEST) -count=1 -timeout 15m ./test/integration
+
+critest: build tools
+	$(GO_TEST) -count=1 -v -timeout 15m ./test/critest
+
+lint: programs
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
+	go vet -tags "$(TAGS)" ./...
+	cd test/tools && go build -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck -tags "$(subst $() ,$(comma),$(TAGS))" ./...
+
+comma := ,
+
+bench: install
+	@$(MAKE) --no-print-directory build
+	go run -tags "$(TAGS)" ./test/bench
+
+# Each fuzz target of each package, and of the monitor's message parser.
+fuzz: programs
+	@set -e; for package in $$(grep -rl --include='*_test.go' '^func Fuzz' internal test 2>/dev/null | xargs -r -n1 dirname | sort -u); do \
+		for target in $$(grep -h '^func Fuzz' $$package/*_test.go | sed 's/func \(Fuzz[A-Za-z0-9_]*\).*/\1/'); do \
+			$(GO_TEST) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) ./$$package; \
+		done; \
+	done
+	@$(MAKE) --no-print-directory -C monitor fuzz FUZZTIME=$(FUZZTIME)
+
+clean:
+	@test/setup/sweep.sh
+	-@$(MAKE) --no-print-directory -C monitor clean
+	-@$(MAKE) --no-print-directory -C pause clean
+	rm -rf bin build internal/programs/gantry-monitor internal/programs/pause
