@@ -90,7 +90,6 @@ vet: programs
 # The C programs' tests, under the address and undefined-behaviour sanitizers.
 c-test:
 	@$(MAKE) --no-print-directory -C monitor check
-	@$(MAKE) --no-print-directory -C pause check
 
 # Everything but what needs the daemon.
 unit: programs
@@ -121,7 +120,7 @@ fuzz: programs
 			$(GO_TEST) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) ./$$package; \
 		done; \
 	done
-	@$(MAKE) --no-print-directory -C monitor fuzz FUZZTIME=$(FUZZTIME)
+	@$(MAKE) --no-print-directory -C monitor fuzz FUZZ_SECONDS=$(FUZZTIME:s=)
 
 clean:
 	@test/setup/sweep.sh
