@@ -1,11 +1,22 @@
-// Package network connects pods to the node's CNI network.
+// Package network connects pods to the node's CNI network: it keeps an eye on
+// the configuration, makes network namespaces, runs the plugins, and keeps a
+// journal so that every ADD is followed by a DEL, whatever dies in between.
+//
+// The specification is https://www.cni.dev/docs/spec/.
 package network
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/containernetworking/cni/libcni"
 
 	"github.com/gantry-cri/gantry/internal/id"
 )
@@ -19,45 +30,168 @@ type Options struct {
 	Log      *slog.Logger
 }
 
-// Manager attaches pods to the network.
-type Manager struct{ opts Options }
+const defaultTimeout = 2 * time.Minute
+
+// Manager attaches pods to the network. Operations on different pods run in
+// parallel, those on one pod one after the other.
+type Manager struct {
+	opts    Options
+	log     *slog.Logger
+	journal journal
+	watcher *watcher
+
+	scan    atomic.Pointer[scan]        // written by the watcher's goroutine
+	status  atomic.Pointer[statusReply] // written by keepStatus
+	scanned chan struct{}               // wakes keepStatus
+
+	mu          sync.Mutex             // guards attachments
+	attachments map[id.Pod]*attachment // of every pod with a record or an operation
+	damaged     []string               // see Status; never changes
+
+	// plugins is held for reading while plugins run for a pod, and for writing
+	// while they collect garbage: they would take what an ADD has just made for
+	// garbage.
+	plugins sync.RWMutex
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+}
 
 // Status is what there is to tell about the network, for people.
 type Status struct {
 	Network  string   // the name of the network that new pods get; "" if there is none
 	ConfFile string   // the file that defines it
 	Problems []string // configuration files that can't be used, each with its reason
-	Pending  int      // attachments whose DEL failed and is being retried
+	Pending  []id.Pod // pods whose DEL failed and is being retried
 	Damaged  []string // journal records that could not be read, where they were put aside
 }
 
-var errNotYet = errors.New("not written yet")
+// New loads the journal and the configuration, and watches the latter. Nothing
+// is done for the pods of the journal before Recover. The caller must Close it.
+func New(opts Options) (*Manager, error) {
+	if opts.Timeout == 0 {
+		opts.Timeout = defaultTimeout
+	}
+	m := &Manager{
+		opts:        opts,
+		log:         opts.Log,
+		scanned:     make(chan struct{}, 1),
+		attachments: map[id.Pod]*attachment{},
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	var err error
+	if m.journal, err = newJournal(opts.StateDir); err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	if err := m.loadJournal(); err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	if m.watcher, err = newWatcher(append([]string{opts.ConfDir}, opts.BinDirs...)); err != nil {
+		return nil, fmt.Errorf("network: watch %s: %w", opts.ConfDir, err)
+	}
+	m.rescan()
+	m.tasks.Go(func() { m.watcher.run(m.rescan) })
+	m.tasks.Go(m.keepStatus)
+	return m, nil
+}
 
-// New loads the journal and the configuration and watches the latter.
-func New(opts Options) (*Manager, error) { return &Manager{opts}, nil }
+// Close ends the watch and the background work, killing the plugins it runs.
+// It does not detach pods. No other method may be called after it.
+func (m *Manager) Close() error {
+	m.cancel()
+	err := m.watcher.close()
+	m.tasks.Wait()
+	return err
+}
 
-// Close ends the watch and the background retries. Running plugins are killed.
-func (m *Manager) Close() error { return nil }
+// cni returns libcni for one run of plugins.
+func (m *Manager) cni(r *runner) *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(m.opts.BinDirs, filepath.Join(m.opts.StateDir, "cache"), r)
+}
 
-// Add attaches a pod. It is idempotent: an attached pod's result is returned
-// without running a plugin.
-func (m *Manager) Add(ctx context.Context, pod Pod) (Result, error) { return Result{}, errNotYet }
+// bounded returns a context for one CNI operation.
+func (m *Manager) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := m.opts.Timeout
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("not done within %v", d))
+}
 
-// Del detaches a pod with the configuration it was attached with. Idempotent.
-func (m *Manager) Del(ctx context.Context, pod id.Pod) error { return errNotYet }
+// rescan reads the configuration directory again.
+func (m *Manager) rescan() {
+	found := scanDir(m.opts.ConfDir, m.opts.BinDirs)
+	old := m.scan.Load()
+	if old != nil && old.same(found) {
+		return
+	}
+	m.scan.Store(&found)
+	select {
+	case m.scanned <- struct{}{}:
+	default:
+	}
+	for _, p := range found.problems {
+		m.log.Warn("CNI configuration file can't be used", "dir", m.opts.ConfDir, "problem", p)
+	}
+	if found.unusable != nil {
+		m.log.Warn("pods can't be attached to the network", "err", found.unusable)
+	} else {
+		m.log.Info("CNI network for new pods", "network", found.network.list.Name, "file", found.network.file)
+	}
+}
 
-// Check asks the plugins whether the pod's attachment is still as they made it.
-func (m *Manager) Check(ctx context.Context, pod id.Pod) error { return errNotYet }
+// same reports whether two scans found the same.
+func (s *scan) same(t scan) bool {
+	words := func(err error) string {
+		if err == nil {
+			return ""
+		}
+		return err.Error()
+	}
+	sameNetwork := s.network == nil && t.network == nil ||
+		s.network != nil && t.network != nil && s.network.file == t.network.file && s.network.conf == t.network.conf
+	return sameNetwork && slices.Equal(s.problems, t.problems) && words(s.unusable) == words(t.unusable)
+}
 
-// Lookup returns what a completed Add gave to the pod. It never waits.
-func (m *Manager) Lookup(pod id.Pod) (Result, bool) { return Result{}, false }
+// Lookup returns what a pod was given, if it is attached. It never waits.
+func (m *Manager) Lookup(pod id.Pod) (Result, bool) {
+	m.mu.Lock()
+	a := m.attachments[pod]
+	m.mu.Unlock()
+	if a == nil {
+		return Result{}, false
+	}
+	r := a.rec.Load()
+	if !r.attached() {
+		return Result{}, false
+	}
+	return r.result(), true
+}
 
-// Ready returns nil if a pod could be attached now, else why not. It never waits.
-func (m *Manager) Ready() error { return errNotYet }
+// Ready returns nil if a pod could be attached now, else why not, with kind
+// Unavailable. It never waits: it tells what is known.
+func (m *Manager) Ready() error {
+	s := m.scan.Load()
+	if s.unusable != nil {
+		return s.unusable
+	}
+	return m.statusOf(s.network)
+}
 
-// Status reports details. It never waits.
-func (m *Manager) Status() Status { return Status{} }
+// Status tells details. It never waits.
+func (m *Manager) Status() Status {
+	s := m.scan.Load()
+	out := Status{Problems: s.problems, Damaged: m.damaged}
+	if s.network != nil {
+		out.Network, out.ConfFile = s.network.list.Name, filepath.Join(m.opts.ConfDir, s.network.file)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for pod, a := range m.attachments {
+		if r := a.rec.Load(); r != nil && r.Doomed {
+			out.Pending = append(out.Pending, pod)
+		}
+	}
+	slices.Sort(out.Pending)
+	return out
+}
 
-// Recover detaches the pods of a former daemon that are not live, and has the
-// plugins collect their garbage. It may wait for plugins.
-func (m *Manager) Recover(ctx context.Context, live func(id.Pod) bool) {}
+var errClosed = errors.New("network: the daemon is ending")

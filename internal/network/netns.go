@@ -1,7 +1,112 @@
 package network
 
-// CreateNetNS makes a network namespace with lo up, bind-mounted at path.
-func CreateNetNS(path string) error { return errNotYet }
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
 
-// RemoveNetNS removes what CreateNetNS made. Idempotent.
-func RemoveNetNS(path string) error { return errNotYet }
+	"golang.org/x/sys/unix"
+)
+
+// threadNetNS is the network namespace of the calling thread.
+const threadNetNS = "/proc/thread-self/ns/net"
+
+// CreateNetNS makes a network namespace whose loopback interface is up and
+// pins it by a bind mount on the file at path, whose directory must exist.
+// A plain file left there by a crash is used; a namespace already pinned there
+// is an error that wraps fs.ErrExist. On failure nothing is left.
+func CreateNetNS(path string) (err error) {
+	if isNetNS(path) {
+		return fmt.Errorf("create network namespace %s: %w", path, fs.ErrExist)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o444)
+	if err != nil {
+		return fmt.Errorf("create network namespace: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("create network namespace: %w", err)
+	}
+	done := make(chan error)
+	go func() { done <- pinNewNetNS(path) }()
+	if err := <-done; err != nil {
+		return errors.Join(fmt.Errorf("create network namespace %s: %w", path, err), RemoveNetNS(path))
+	}
+	return nil
+}
+
+// pinNewNetNS needs a goroutine of its own: if its thread can't go back to the
+// node's namespace, the goroutine ends locked to it, and the thread with it.
+func pinNewNetNS(path string) error {
+	runtime.LockOSThread()
+	node, err := unix.Open(threadNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open %s: %w", threadNetNS, err)
+	}
+	defer unix.Close(node)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("unshare: %w", err)
+	}
+	err = setUpNetNS(path)
+	if back := unix.Setns(node, unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("return to the node's network namespace: %w", back))
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// setUpNetNS works on the calling thread's namespace.
+func setUpNetNS(path string) error {
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	if err := unix.Mount(threadNetNS, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind mount: %w", err)
+	}
+	return nil
+}
+
+func loopbackUp() error {
+	sock, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(sock)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(sock, unix.SIOCSIFFLAGS, req)
+}
+
+// RemoveNetNS unpins the namespace at path and removes the file. The namespace
+// itself ends with its last process or open file. It is idempotent.
+func RemoveNetNS(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) { // not, or no longer, a mount point
+			break
+		}
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("remove network namespace: unmount %s: %w", path, err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove network namespace: %w", err)
+	}
+	return nil
+}
+
+// isNetNS reports whether a namespace is pinned at path, and not merely the
+// file on which one was before a reboot.
+func isNetNS(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
