@@ -25,4 +25,5 @@ import (
 	_ "golang.org/x/sys/unix"
 	_ "google.golang.org/grpc"
 	_ "k8s.io/cri-api/pkg/apis/runtime/v1"
+	_ "k8s.io/cri-streaming/pkg/streaming"
 )
