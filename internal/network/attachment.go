@@ -46,6 +46,7 @@ func (m *Manager) enter(ctx context.Context, pod id.Pod) (*attachment, error) {
 		select {
 		case a.turn <- struct{}{}:
 		case <-ctx.Done():
+			m.dropUnused(a)
 			return nil, fmt.Errorf("wait for the network operation in progress: %w", context.Cause(ctx))
 		case <-m.ctx.Done():
 			return nil, errClosed
@@ -60,11 +61,23 @@ func (m *Manager) enter(ctx context.Context, pod id.Pod) (*attachment, error) {
 	}
 }
 
+// dropUnused forgets the pod if no operation is in progress and it has no
+// record.
+func (m *Manager) dropUnused(a *attachment) {
+	select {
+	case a.turn <- struct{}{}:
+		m.leave(a)
+	default:
+	}
+}
+
 // leave ends the turn, and forgets the pod if it has no record.
 func (m *Manager) leave(a *attachment) {
 	if a.rec.Load() == nil {
 		m.mu.Lock()
-		delete(m.attachments, a.pod)
+		if m.attachments[a.pod] == a {
+			delete(m.attachments, a.pod)
+		}
 		m.mu.Unlock()
 	}
 	<-a.turn

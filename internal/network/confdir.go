@@ -142,7 +142,7 @@ func inlined(list *libcni.NetworkConfigList) (*libcni.NetworkConfigList, error) 
 
 func checkList(list *libcni.NetworkConfigList) error {
 	if err := utils.ValidateNetworkName(list.Name); err != nil {
-		return errors.New(err.Msg + " " + err.Details)
+		return err
 	}
 	if len(list.Plugins) == 0 {
 		return errors.New("no plugins")

@@ -27,7 +27,7 @@ type Options struct {
 	BinDirs  []string      // searched for plugins, in this order
 	StateDir string        // the journal and the plugins' cache; must survive a reboot
 	Timeout  time.Duration // bounds one ADD, DEL or CHECK; 0 means two minutes
-	Log      *slog.Logger
+	Log      *slog.Logger  // nil discards
 }
 
 const defaultTimeout = 2 * time.Minute
@@ -73,6 +73,9 @@ func New(opts Options) (*Manager, error) {
 	if opts.Timeout == 0 {
 		opts.Timeout = defaultTimeout
 	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
 	m := &Manager{
 		opts:        opts,
 		log:         opts.Log,
@@ -99,7 +102,9 @@ func New(opts Options) (*Manager, error) {
 // Close ends the watch and the background work, killing the plugins it runs.
 // It does not detach pods. No other method may be called after it.
 func (m *Manager) Close() error {
+	m.mu.Lock() // see retryDel
 	m.cancel()
+	m.mu.Unlock()
 	err := m.watcher.close()
 	m.tasks.Wait()
 	return err

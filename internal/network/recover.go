@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -58,7 +59,10 @@ func (m *Manager) adoptCached() error {
 			m.log.Warn("an entry of the CNI cache can't be used", "pod", pod, "err", err)
 			continue
 		}
-		r := &record{Pod: pod, Network: c.Network, Conf: string(c.Config), IfName: c.IfName, NetNS: c.NetNS, Args: c.CniArgs}
+		r, err := cachedRecord(c)
+		if err != nil {
+			return err
+		}
 		if given, err := cni.GetNetworkListCachedResult(list, r.runtimeConf()); err == nil && given != nil {
 			if err := r.setResult(given); err != nil {
 				r.IPs = nil // an intent: it will be undone
@@ -70,6 +74,26 @@ func (m *Manager) adoptCached() error {
 		m.takeOver(r)
 	}
 	return nil
+}
+
+func cachedRecord(c *libcni.NetworkAttachment) (*record, error) {
+	r := &record{
+		Pod:          id.Pod(c.ContainerID),
+		Network:      c.Network,
+		Conf:         string(c.Config),
+		IfName:       c.IfName,
+		NetNS:        c.NetNS,
+		Args:         c.CniArgs,
+		Capabilities: map[string]json.RawMessage{},
+	}
+	for name, v := range c.CapabilityArgs {
+		body, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		r.Capabilities[name] = body
+	}
+	return r, nil
 }
 
 // Recover detaches the pods of former daemons that are not live, whose ADD was
