@@ -109,7 +109,10 @@ func (s *Store) deleteRemoved() {
 }
 
 func (s *Store) deleteImage(imageID string) error {
-	if _, err := s.lib.DeleteImage(imageID, true); err != nil && !errors.Is(err, cstorage.ErrNotAnImage) {
+	_, err := s.lib.DeleteImage(imageID, true)
+	// The library complains of missing layers after it removed the record.
+	gone := errors.Is(err, cstorage.ErrNotAnImage) || errors.Is(err, cstorage.ErrLayerUnknown) && !s.lib.Exists(imageID)
+	if err != nil && !gone {
 		return err
 	}
 	s.files.forget(imageID)
