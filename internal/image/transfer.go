@@ -63,10 +63,9 @@ func (f *copyFetcher) copy(ctx context.Context, c candidate, w *watch) (id strin
 		return "", nil, fmt.Errorf("name %s in the store: %w", canonical, err)
 	}
 	_, err = copy.Image(ctx, policy, dest, src, &copy.Options{
-		SourceCtx:                             c.sys,
-		DestinationCtx:                        c.sys,
-		MaxParallelDownloads:                  f.o.MaxDownloads,
-		OptimizeDestinationImageAlreadyExists: true,
+		SourceCtx:            c.sys,
+		DestinationCtx:       c.sys,
+		MaxParallelDownloads: f.o.MaxDownloads,
 	})
 	if err != nil {
 		return "", nil, err

@@ -66,17 +66,23 @@ func (s *watchedSource) GetSignatures(ctx context.Context, instance *digest.Dige
 
 func (s *watchedSource) GetBlob(ctx context.Context, info types.BlobInfo, cache types.BlobInfoCache) (io.ReadCloser, int64, error) {
 	defer s.w.begin()()
+	if err := info.Digest.Validate(); err != nil {
+		return nil, 0, fmt.Errorf("blob %q: %w", info.Digest, err)
+	}
 	body, size, err := s.ImageSource.GetBlob(ctx, info, cache)
 	if err != nil {
 		return nil, 0, err
 	}
-	return &watchedBody{ReadCloser: body, w: s.w, digest: info.Digest}, size, nil
+	return &watchedBody{ReadCloser: body, w: s.w, digest: info.Digest, verifier: info.Digest.Verifier()}, size, nil
 }
 
+// watchedBody is a blob on its way. It checks the digest although the library
+// does too: the library's errors don't tell a lying registry from a bug.
 type watchedBody struct {
 	io.ReadCloser
-	w      *watch
-	digest digest.Digest
+	w        *watch
+	digest   digest.Digest
+	verifier digest.Verifier
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
@@ -84,7 +90,11 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	done()
 	b.w.bytes.Add(int64(n))
-	if err != nil && err != io.EOF {
+	_, _ = b.verifier.Write(p[:n]) // a hash takes everything
+	switch {
+	case err == io.EOF && !b.verifier.Verified():
+		err = errkind.Errorf(errkind.Unavailable, "blob %s: the registry sent something else", b.digest)
+	case err != nil && err != io.EOF:
 		err = fmt.Errorf("blob %s: %w", b.digest, err)
 	}
 	return n, err
