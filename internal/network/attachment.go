@@ -93,11 +93,15 @@ func retryDelay(failed int) time.Duration {
 	return min(retryMost, retryFirst<<min(failed-1, 10))
 }
 
-// doom notes that a DEL has failed and arranges for the next. The caller holds
-// the turn.
+// doom notes that a DEL has failed and arranges for the next. The pod's
+// namespace is kept for it, since the pod's owner won't: some plugins find what
+// to undo only there. The caller holds the turn.
 func (m *Manager) doom(a *attachment) error {
 	r := *a.rec.Load()
 	r.Doomed = true
+	if kept := m.journal.netns(a.pod); r.NetNS != kept && keepNetNS(r.NetNS, kept) {
+		r.NetNS = kept
+	}
 	a.rec.Store(&r)
 	a.failed++
 	a.retry = time.AfterFunc(retryDelay(a.failed), func() { m.retryDel(a.pod) })

@@ -82,7 +82,7 @@ func newRecord(n *configured, pod Pod) (*record, error) {
 }
 
 // journal keeps the records, one file per pod, and beside each a lock file
-// (see hold).
+// (see hold) and perhaps a namespace (see doom).
 type journal struct {
 	dir     string // of records and locks
 	damaged string // where unreadable records are put
@@ -97,6 +97,9 @@ const recordExt = ".json"
 
 func (j journal) path(pod id.Pod) string { return filepath.Join(j.dir, string(pod)+recordExt) }
 func (j journal) lock(pod id.Pod) string { return filepath.Join(j.dir, string(pod)+".lock") }
+
+// netns is where the namespace of a doomed attachment is kept.
+func (j journal) netns(pod id.Pod) string { return filepath.Join(j.dir, string(pod)+".netns") }
 
 func (j journal) write(r *record) error {
 	if err := statefile.Write(j.path(r.Pod), recordVersion, r); err != nil {
@@ -120,7 +123,7 @@ func (j journal) sync(pod id.Pod) error {
 }
 
 func (j journal) remove(pod id.Pod) error {
-	err := statefile.Remove(j.path(pod))
+	err := errors.Join(statefile.Remove(j.path(pod)), RemoveNetNS(j.netns(pod)))
 	if lockErr := os.Remove(j.lock(pod)); !errors.Is(lockErr, fs.ErrNotExist) {
 		err = errors.Join(err, lockErr)
 	}
@@ -184,9 +187,7 @@ func (j journal) sweep(known func(id.Pod) bool) error {
 		if known(id.Pod(name)) {
 			continue
 		}
-		if err := os.Remove(filepath.Join(j.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, RemoveNetNS(filepath.Join(j.dir, e.Name()))) // mount or plain file alike
 	}
 	return errors.Join(errs...)
 }

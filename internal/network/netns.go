@@ -104,6 +104,19 @@ func RemoveNetNS(path string) error {
 	return nil
 }
 
+// keepNetNS pins the namespace pinned at path at kept too, and reports whether
+// it could: it may be gone.
+func keepNetNS(path, kept string) bool {
+	if !isNetNS(path) {
+		return false
+	}
+	f, err := os.OpenFile(kept, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o444)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil && unix.Mount(path, kept, "", unix.MS_BIND, "") == nil
+}
+
 // isNetNS reports whether a namespace is pinned at path, and not merely the
 // file on which one was before a reboot.
 func isNetNS(path string) bool {
