@@ -72,3 +72,16 @@ func removeCgroups(top string) {
 		_ = os.Remove(dir)
 	}
 }
+
+// RemoveCgroup removes a cgroup that the test made in the kubelet's place, from
+// every hierarchy; it fails the test when something is left in it.
+func (e *Env) RemoveCgroup(path string) {
+	e.t.Helper()
+	tops, _ := filepath.Glob("/sys/fs/cgroup/*" + path)
+	for _, top := range append(tops, "/sys/fs/cgroup"+path) {
+		removeCgroups(top)
+		if _, err := os.Stat(top); err == nil {
+			e.t.Errorf("cgroup %s can't be removed: something is left in it", top)
+		}
+	}
+}
