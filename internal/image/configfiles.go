@@ -14,10 +14,6 @@ import (
 	"github.com/gantry-cri/gantry/internal/errkind"
 )
 
-// builtinRegistriesConf stands in where no registries.conf is configured:
-// `nginx` means what it means everywhere.
-const builtinRegistriesConf = "unqualified-search-registries = [\"docker.io\"]\n"
-
 // configFiles are the files that pulls read.
 type configFiles struct {
 	o       Options
@@ -33,12 +29,12 @@ func newConfigFiles(o Options) (configFiles, error) {
 			return c, err
 		}
 	}
-	return c, os.WriteFile(c.builtinConf(), []byte(builtinRegistriesConf), 0o600)
+	return c, os.WriteFile(c.emptyConf(), nil, 0o600)
 }
 
-func (c configFiles) emptyDir() string    { return filepath.Join(c.private, "empty") }
-func (c configFiles) builtinConf() string { return filepath.Join(c.private, "registries.conf") }
-func (c configFiles) blobDir() string     { return filepath.Join(c.o.TempDir, "blobs") }
+func (c configFiles) emptyDir() string  { return filepath.Join(c.private, "empty") }
+func (c configFiles) emptyConf() string { return filepath.Join(c.private, "registries.conf") }
+func (c configFiles) blobDir() string   { return filepath.Join(c.o.TempDir, "blobs") }
 
 // system is the library's configuration without credentials, a fresh copy for
 // each call.
@@ -63,7 +59,7 @@ func (c configFiles) system() *types.SystemContext {
 func (c configFiles) registries() (conf, dropIns string) {
 	conf, dropIns = c.o.RegistriesConf, c.o.RegistriesConfDir
 	if conf == "" || conf == DefaultRegistriesConf && missing(conf) {
-		conf = c.builtinConf()
+		conf = c.emptyConf()
 	}
 	switch {
 	case dropIns != "":

@@ -97,31 +97,49 @@ func (s *Service) candidates(r PullRequest) ([]candidate, error) {
 	if err := s.files.reload(); err != nil {
 		return nil, err
 	}
-	sys := s.files.system()
-	resolved, err := shortnames.Resolve(sys, r.Image)
+	names, err := s.remoteNames(r.Image)
 	if err != nil {
-		return nil, errkind.Errorf(errkind.Invalid, "%w", err)
-	}
-	if err := checkAmbiguous(sys, resolved); err != nil {
 		return nil, err
 	}
 	creds, err := parseAuth(r.Auth)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]candidate, 0, len(resolved.PullCandidates))
-	for _, c := range resolved.PullCandidates {
+	list := make([]candidate, 0, len(names))
+	for _, named := range names {
 		sys := s.files.system()
-		creds.apply(sys, reference.Domain(c.Value), len(resolved.PullCandidates) == 1)
-		list = append(list, candidate{trimTagOfDigested(c.Value), sys})
+		creds.apply(sys, reference.Domain(named), len(names) == 1)
+		list = append(list, candidate{trimTagOfDigested(named), sys})
 	}
 	return list, nil
 }
 
+// remoteNames are the full names that a name may stand for in registries. A
+// short name for which registries.conf has neither an alias nor search
+// registries is Docker Hub's, as Kubernetes documents it:
+// https://kubernetes.io/docs/concepts/containers/images/#image-names
+func (s *Service) remoteNames(name string) ([]reference.Named, error) {
+	sys := s.files.system()
+	resolved, err := shortnames.Resolve(sys, name)
+	if err != nil {
+		search, confErr := sysregistriesv2.UnqualifiedSearchRegistries(sys)
+		if confErr != nil || len(search) > 0 || !shortnames.IsShortName(name) {
+			return nil, errkind.Wrap(errkind.Invalid, err)
+		}
+		hub, err := reference.ParseDockerRef(name)
+		return []reference.Named{hub}, errkind.Wrap(errkind.Invalid, err)
+	}
+	names := make([]reference.Named, 0, len(resolved.PullCandidates))
+	for _, c := range resolved.PullCandidates {
+		names = append(names, c.Value)
+	}
+	return names, checkAmbiguous(sys, names)
+}
+
 // checkAmbiguous honours short-name-mode = "enforcing", which elsewhere asks
 // the user at a terminal.
-func checkAmbiguous(sys *types.SystemContext, r *shortnames.Resolved) error {
-	if len(r.PullCandidates) < 2 {
+func checkAmbiguous(sys *types.SystemContext, candidates []reference.Named) error {
+	if len(candidates) < 2 {
 		return nil
 	}
 	configured := *sys
@@ -134,8 +152,8 @@ func checkAmbiguous(sys *types.SystemContext, r *shortnames.Resolved) error {
 		return nil
 	}
 	var names []string
-	for _, c := range r.PullCandidates {
-		names = append(names, c.Value.String())
+	for _, c := range candidates {
+		names = append(names, c.String())
 	}
 	return errkind.Errorf(errkind.Invalid, "short name is ambiguous and short-name-mode is enforcing: use one of %s", strings.Join(names, ", "))
 }

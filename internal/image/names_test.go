@@ -103,6 +103,16 @@ func TestShortNames(t *testing.T) {
 	}
 }
 
+func TestShortNameWithoutSearchRegistries(t *testing.T) {
+	for name, change := range map[string]func(*Options){"no file": nil, "nothing in it": withRegistries(t, "")} {
+		s := newService(t, change)
+		names, err := s.remoteNames("nginx:alpine")
+		if err != nil || len(names) != 1 || names[0].String() != "docker.io/library/nginx:alpine" {
+			t.Errorf("%s: %v, %v", name, names, err)
+		}
+	}
+}
+
 func TestBlockedAndBrokenConf(t *testing.T) {
 	reg := newFake(t)
 	reg.put("app", "1", buildImage(t, nil, 100))

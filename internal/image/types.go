@@ -18,14 +18,16 @@ const (
 	DefaultRegistriesDir  = "/etc/containers/registries.d"
 )
 
-// Options configures a Service. Nothing outside the given files is read:
-// neither in /etc nor in a home directory.
+// Options configures a Service. No other file of the machine or of a user is
+// read, but for detached signatures in /var/lib/containers/sigstore, the
+// library's place for registries that RegistriesDir does not mention.
 type Options struct {
 	Store *storage.Store
 
 	// RegistriesConf is registries.conf, with drop-ins in RegistriesConfDir
 	// (default: RegistriesConf + ".d"). "", or the default file missing,
-	// means: no mirrors, and short names are Docker Hub's.
+	// means: no mirrors. Short names are Docker Hub's where it has no search
+	// registries. A change counts at the next pull.
 	RegistriesConf    string
 	RegistriesConfDir string
 

@@ -18,11 +18,29 @@ import (
 // confEnv names the file that containers/storage reads its defaults from.
 const confEnv = "CONTAINERS_STORAGE_CONF"
 
-// openLibrary opens containers/storage so that nothing outside the two
+// openAttempts and openPause let the helpers of a killed daemon, which write
+// until they notice, end: a directory can't be removed meanwhile.
+const (
+	openAttempts = 10
+	openPause    = 100 * time.Millisecond
+)
+
+// openLibrary is tryOpenLibrary with patience for a killed predecessor.
+func openLibrary(graphRoot, runRoot string) (lib cstorage.Store, err error) {
+	for range openAttempts {
+		if lib, err = tryOpenLibrary(graphRoot, runRoot); !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
+		time.Sleep(openPause)
+	}
+	return lib, err
+}
+
+// tryOpenLibrary opens containers/storage so that nothing outside the two
 // directories is read, and no mount is left by a daemon that is killed:
 // the driver probes the kernel by mounting, so it starts in a mount namespace
 // of its own, and skip_mount_home spares the bind mount of its home.
-func openLibrary(graphRoot, runRoot string) (cstorage.Store, error) {
+func tryOpenLibrary(graphRoot, runRoot string) (cstorage.Store, error) {
 	var lib cstorage.Store
 	err := inPrivateMounts(func() error {
 		restore, err := ignoreGlobalConf()
@@ -101,4 +119,18 @@ func quarantineDamaged(graphRoot string) []error {
 			fmt.Errorf("%s is damaged, kept as %s", path, aside), err, os.Rename(path, aside)))
 	}
 	return problems
+}
+
+// removeProbes removes the directories in which a killed daemon tried out the
+// kernel's overlay. Its mounts went with its namespace.
+func removeProbes(graphRoot string) {
+	for _, name := range []string{"compat", "metacopy-check", "opaque-bug-check", "volatile-check"} {
+		dirs, err := filepath.Glob(filepath.Join(graphRoot, "overlay", name+"*"))
+		if err != nil {
+			continue // the pattern is ours: only a root with brackets gets here
+		}
+		for _, dir := range dirs {
+			_ = os.RemoveAll(dir) // an empty shell that harms nobody
+		}
+	}
 }

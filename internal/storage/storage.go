@@ -22,9 +22,7 @@ import (
 
 	cstorage "go.podman.io/storage"
 	"go.podman.io/storage/pkg/reexec"
-	"golang.org/x/sys/unix"
 
-	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
 )
 
@@ -86,6 +84,7 @@ func Open(o Options) (_ *Store, err error) {
 		}
 	}()
 	damaged := quarantineDamaged(s.graphRoot())
+	removeProbes(s.graphRoot())
 	if s.lib, err = openLibrary(s.graphRoot(), filepath.Join(o.RunRoot, "storage")); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", s.graphRoot(), err)
 	}
@@ -113,23 +112,6 @@ func (s *Store) load(problems []error) error {
 	s.index.Store(newIndex(nil))
 	s.problems.Store(&problems)
 	return s.Refresh()
-}
-
-// lockRoot makes sure that no other process works on root.
-func lockRoot(root string) (*os.File, error) {
-	path := filepath.Join(root, "storage.lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errkind.Errorf(errkind.Precondition, "open store: %s is in use by another process", root)
-		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return f, nil
 }
 
 // Close waits for background deletions and releases the store. It unmounts
