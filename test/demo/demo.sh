@@ -47,14 +47,14 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 # show prints a command as the reader would type it, runs it, prints what it
-# prints, and keeps that in $out.
+# prints, and keeps its standard output in $out.
 show() {
 	printf '\n$ %s\n' "$*"
-	if ! out=$("$@" 2>&1); then
-		printf '%s\n' "$out"
-		fail "'$*' did not succeed"
-	fi
+	status=0
+	out=$("$@" 2>"$dir/stderr") || status=$?
+	cat "$dir/stderr"
 	[ -z "$out" ] || printf '%s\n' "$out"
+	[ $status = 0 ] || fail "'$*' ended with status $status"
 }
 
 # expect fails unless the last output has a line that matches the expression.

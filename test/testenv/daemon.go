@@ -128,6 +128,10 @@ func (e *Env) waitReady(limit time.Duration) error {
 	go func() {
 		e.conn.ResetConnectBackoff()
 		_, err := e.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+		for Peer() && err != nil && ctx.Err() == nil { // it listens before it can answer
+			time.Sleep(50 * time.Millisecond)
+			_, err = e.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+		}
 		ready <- err
 	}()
 	select {

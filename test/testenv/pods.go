@@ -19,12 +19,16 @@ const (
 
 // PodConfig returns a pod with the name, its own uid, and a log directory.
 func (e *Env) PodConfig(name string) *runtimeapi.PodSandboxConfig {
+	linux := &runtimeapi.LinuxPodSandboxConfig{}
+	if Peer() {
+		linux.CgroupParent = e.CgroupParent // peers have a default of their own
+	}
 	return &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "test", Uid: e.Name + "-" + name},
 		Hostname:     name,
 		LogDirectory: filepath.Join(e.LogDir, name),
 		Labels:       map[string]string{"test": e.t.Name()},
-		Linux:        &runtimeapi.LinuxPodSandboxConfig{},
+		Linux:        linux,
 	}
 }
 
