@@ -1,0 +1,270 @@
+#include "attach.h"
+
+#include <endian.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "sys.h"
+
+#define ALL_STREAMS (GM_ATTACH_STDIN | GM_ATTACH_STDOUT | GM_ATTACH_STDERR)
+
+static uint8_t flag_of(uint8_t kind)
+{
+	return (uint8_t)(1 << kind);
+}
+
+/* Sends one packet: 0, -EAGAIN if there is no room, or another negative errno. */
+static int send_packet(const struct attachment *a, uint8_t kind, const void *data, size_t len)
+{
+	struct iovec parts[] = { { .iov_base = &kind, .iov_len = 1 }, { .iov_base = (void *)data, .iov_len = len } };
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+
+	if (sendmsg(a->client->source.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+		return 0;
+	return errno == ENOBUFS ? -EAGAIN : -errno;
+}
+
+static bool owes(const struct attachment *a)
+{
+	return a->lost > 0 || a->ended != 0 || a->exited;
+}
+
+void attach_watch(struct monitor *m, struct attachment *a)
+{
+	uint32_t events = (a->input ? 0 : EPOLLIN) | (owes(a) ? EPOLLOUT : 0);
+
+	if (!a->unwatched) {
+		loop_rewatch(m, &a->client->source, events);
+	} else {
+		a->unwatched = false;
+		loop_watch(m, &a->client->source, events);
+	}
+}
+
+static int send_lost(struct attachment *a)
+{
+	uint64_t raw = htole64(a->lost);
+	int rc = send_packet(a, GM_STREAM_LOST, &raw, sizeof(raw));
+
+	if (rc == 0)
+		a->lost = 0;
+	return rc;
+}
+
+static int send_ends(struct attachment *a)
+{
+	int rc = 0;
+
+	for (uint8_t kind = GM_STREAM_STDOUT; rc == 0 && kind <= GM_STREAM_STDERR; kind++) {
+		if (!(a->ended & flag_of(kind)))
+			continue;
+		rc = send_packet(a, kind, NULL, 0);
+		if (rc == 0)
+			a->ended &= (uint8_t)~flag_of(kind);
+	}
+	return rc;
+}
+
+static int send_exit(struct attachment *a)
+{
+	uint32_t raw[2] = { htole32(a->exit.code), htole32(a->exit.signal) };
+
+	return send_packet(a, GM_STREAM_EXIT, raw, sizeof(raw));
+}
+
+/* Sends what is owed to the client, in order; drops it after the last packet. */
+static void settle(struct monitor *m, struct attachment *a)
+{
+	int rc = a->lost > 0 ? send_lost(a) : 0;
+
+	if (rc == 0)
+		rc = send_ends(a);
+	if (rc == 0 && a->exited)
+		rc = send_exit(a);
+	if (a->exited && rc != -EAGAIN) {
+		client_drop(m, a->client);
+		return;
+	}
+	if (rc < 0 && rc != -EAGAIN) { /* the client does not read any more; its input may still come */
+		a->flags &= GM_ATTACH_STDIN;
+		a->lost = 0;
+		a->ended = 0;
+	}
+	attach_watch(m, a);
+}
+
+static void send_output(struct monitor *m, struct attachment *a, uint8_t kind, const char *data, size_t len)
+{
+	/* Once something is lost, all is until the socket is mostly empty:
+	 * one gap instead of many. */
+	while (len > 0 && a->lost == 0) {
+		size_t part = smaller(len, GM_STREAM_MAX);
+		int rc = send_packet(a, kind, data, part);
+
+		if (rc == -EAGAIN)
+			break;
+		if (rc < 0) {
+			a->flags &= GM_ATTACH_STDIN;
+			return;
+		}
+		data += part;
+		len -= part;
+	}
+	if (len == 0)
+		return;
+	a->lost += len;
+	if (a->lost == len)
+		attach_watch(m, a);
+}
+
+void attach_output(struct monitor *m, struct container *c, uint8_t kind, const char *data, size_t len)
+{
+	for (struct attachment *a = c->attachments; a; a = a->next)
+		if (a->flags & flag_of(kind))
+			send_output(m, a, kind, data, len);
+}
+
+void attach_stream_ended(struct monitor *m, struct container *c, uint8_t kind)
+{
+	struct attachment *next;
+
+	for (struct attachment *a = c->attachments; a; a = next) {
+		next = a->next;
+		if (!(a->flags & flag_of(kind)))
+			continue;
+		a->flags &= (uint8_t)~flag_of(kind);
+		a->ended |= flag_of(kind);
+		if (a->lost == 0)
+			settle(m, a);
+	}
+}
+
+static void free_input(struct attachment *a)
+{
+	free(a->input);
+	a->input = NULL;
+}
+
+void attach_exited(struct monitor *m, struct container *c)
+{
+	while (c->attachments) {
+		struct attachment *a = c->attachments;
+
+		c->attachments = a->next;
+		a->container = NULL;
+		a->exited = true;
+		a->exit = c->exit;
+		free_input(a);
+		if (a->lost == 0)
+			settle(m, a);
+		else
+			attach_watch(m, a);
+	}
+}
+
+void attach_end(struct monitor *m, struct client *client)
+{
+	struct attachment *a = client->attachment;
+	struct container *c = a->container;
+
+	client->attachment = NULL;
+	free_input(a);
+	if (c) {
+		struct attachment **at = &c->attachments;
+
+		while (*at != a)
+			at = &(*at)->next;
+		*at = a->next;
+		stdin_client_ended(m, a);
+	}
+	free(a);
+}
+
+static void client_resize(const struct attachment *a, const uint8_t *data, size_t len)
+{
+	struct winsize size = { 0 };
+	uint16_t raw[2];
+
+	if (len != sizeof(raw) || !a->container || !(a->container->flags & GM_TTY) || a->container->out.source.fd < 0)
+		return;
+	memcpy(raw, data, sizeof(raw));
+	size.ws_col = le16toh(raw[0]);
+	size.ws_row = le16toh(raw[1]);
+	ioctl(a->container->out.source.fd, TIOCSWINSZ, &size);
+}
+
+static void receive(struct monitor *m, struct attachment *a)
+{
+	uint8_t *buf = loop_scratch(m)->message;
+	ssize_t n = recv(a->client->source.fd, buf, GM_MAX_MESSAGE, 0);
+
+	if (n <= 0) {
+		if (n == 0 || errno != EAGAIN)
+			client_drop(m, a->client);
+		return;
+	}
+	if (buf[0] == GM_STREAM_RESIZE)
+		client_resize(a, buf + 1, (size_t)n - 1);
+	else if (buf[0] == GM_STREAM_STDIN && n == 1)
+		stdin_client_ended(m, a);
+	else if (buf[0] == GM_STREAM_STDIN && !stdin_take(m, a, buf + 1, (size_t)n - 1))
+		attach_watch(m, a);
+}
+
+void attach_ready(struct monitor *m, struct client *client, uint32_t events)
+{
+	struct attachment *a = client->attachment;
+
+	if (events & EPOLLOUT)
+		settle(m, a);
+	if (client->source.fd < 0 || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+		return;
+	if (!a->input) {
+		receive(m, a);
+		return;
+	}
+	/* It has hung up, but its input is not all delivered: don't look until it is. */
+	loop_unwatch(m, &client->source);
+	a->unwatched = true;
+}
+
+void attach_handle(struct monitor *m, const struct call *call, struct container *c, uint32_t flags)
+{
+	int fd = call->client->source.fd, size = ATTACH_BUFFER;
+	struct attachment *a;
+
+	if (c->state != GM_STATE_RUNNING) {
+		client_fail(m, call, c->state == GM_STATE_CREATING ? EBUSY : ESRCH, NULL);
+		return;
+	}
+	if (call->client->subscribed || call->client->first) {
+		client_fail(m, call, EBUSY, "attach needs a connection of its own");
+		return;
+	}
+	a = calloc(1, sizeof(*a));
+	if (!a) {
+		client_fail(m, call, ENOMEM, NULL);
+		return;
+	}
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	a->client = call->client;
+	a->container = c;
+	a->flags = flags & ALL_STREAMS;
+	client_succeed(m, call);
+	if (call->client->source.fd < 0) {
+		free(a);
+		return;
+	}
+	a->next = c->attachments;
+	c->attachments = a;
+	call->client->attachment = a;
+	/* Streams that a container with a terminal, or one that closed them, has not. */
+	if (c->out.source.fd < 0)
+		a->ended |= a->flags & flag_of(GM_STREAM_STDOUT);
+	if (c->err.source.fd < 0)
+		a->ended |= a->flags & flag_of(GM_STREAM_STDERR);
+	a->flags &= (uint8_t)~a->ended;
+	settle(m, a);
+}
