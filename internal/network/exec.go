@@ -69,7 +69,7 @@ func (r *runner) run(ctx context.Context, path string, stdin []byte, env []strin
 		cmd.ExtraFiles = []*os.File{r.held}
 	}
 	err := cmd.Run()
-	if err == nil || cmd.ProcessState.Success() && errors.Is(err, exec.ErrWaitDelay) {
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) && cmd.ProcessState.Success() {
 		return stdout.Bytes(), nil
 	}
 	name := filepath.Base(path)
@@ -80,7 +80,7 @@ func (r *runner) run(ctx context.Context, path string, stdin []byte, env []strin
 		}
 		return nil, err
 	}
-	if errors.Is(err, errTooMuch) {
+	if stdout.overflown { // the plugin's own end, by a broken pipe, says less
 		return nil, fmt.Errorf("%s wrote more than %d bytes", name, stdoutMax)
 	}
 	return nil, pluginError(name, err, stdout.Bytes(), stderr.Bytes())
@@ -127,17 +127,22 @@ func findPlugin(plugin string, dirs []string) (string, error) {
 // limited keeps the first max bytes written to it. Beyond them it drops, or
 // fails if strict.
 type limited struct {
-	bytes.Buffer
+	buf    bytes.Buffer // not embedded: io.Copy would use its ReadFrom and pass us by
 	max    int
 	strict bool
+
+	overflown bool
 }
 
+func (l *limited) Bytes() []byte { return l.buf.Bytes() }
+
 func (l *limited) Write(p []byte) (int, error) {
-	room := l.max - l.Len()
+	room := l.max - l.buf.Len()
 	if len(p) <= room {
-		return l.Buffer.Write(p)
+		return l.buf.Write(p)
 	}
-	l.Buffer.Write(p[:room])
+	l.buf.Write(p[:room])
+	l.overflown = true
 	if l.strict {
 		return 0, errTooMuch
 	}
