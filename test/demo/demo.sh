@@ -244,14 +244,15 @@ remove_all() {
 
 # --- nothing is left
 
+# left_processes lists what is in the demo's cgroups, or names its directory or
+# its pod, besides what the demo itself has started.
 left_processes() {
-	for proc in /proc/[0-9]*; do
-		pid=${proc#/proc/}
+	{
+		pgrep -f -- "$dir/|$pod"
+		grep -lsF "gantry-test-$name" /proc/[0-9]*/cgroup | cut -d/ -f3
+	} | sort -u | while read -r pid; do
 		case " $daemon $registry $$ $BASHPID " in *" $pid "*) continue ;; esac
-		if grep -qsF "gantry-test-$name" "$proc/cgroup" ||
-			{ tr '\0' ' ' <"$proc/cmdline"; } 2>/dev/null | grep -qF -e "$dir/" -e "$pod"; then
-			echo "process $pid $({ tr '\0' ' ' <"$proc/cmdline"; } 2>/dev/null)"
-		fi
+		ps -o pid=,args= -p "$pid" | sed 's/^/process /'
 	done
 }
 
@@ -276,7 +277,7 @@ check_nothing_left() {
 		fi
 		sleep 0.1
 	done
-	leftovers
+	leftovers || true
 	fail "the things above are left"
 }
 
