@@ -127,7 +127,7 @@ func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) ima
 	o := image.Options{
 		Store:             store,
 		RegistriesConf:    cfg.RegistriesConf,
-		RegistriesConfDir: cfg.RegistriesConfDir(),
+		RegistriesConfDir: cfg.RegistriesConf + ".d",
 		AuthFile:          cfg.AuthFile,
 		TempDir:           filepath.Join(cfg.Root, "tmp"),
 		StallTimeout:      cfg.PullStallTimeout,

@@ -135,7 +135,7 @@ func (m *Manager) bringUp(ctx context.Context, c *Container, img storage.Image) 
 		return err
 	}
 	m.index.Put(c.Record.ID, c) // an exit may be told as soon as the monitor has it
-	pid, err := mon.Create(ctx, c.monitorRequest(root))
+	pid, err := mon.Create(ctx, c.monitorRequest(root, mon))
 	if err != nil {
 		return err
 	}
@@ -165,15 +165,19 @@ func (c *Container) makeDirectory() error {
 // monitorRequest is what the monitor needs to run RUNTIME create. The root
 // filesystem and the pod's /dev/shm are mounted in the runtime's own mount
 // namespace only.
-func (c *Container) monitorRequest(root storage.RootFS) monitor.CreateRequest {
+func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) monitor.CreateRequest {
 	cfg := c.Config()
+	console := ""
+	if cfg.GetTty() {
+		console = mon.ConsoleSocket(c.Record.ID)
+	}
 	req := monitor.CreateRequest{
 		ID: c.Record.ID,
 		Args: c.pod.Runtime.CreateArgs(oci.CreateArgs{
 			ID:            string(c.Record.ID),
 			Bundle:        c.Dir(),
 			PidFile:       filepath.Join(c.Dir(), pidFile),
-			ConsoleSocket: c.consoleSocket(),
+			ConsoleSocket: console,
 		}),
 		PidFile:       filepath.Join(c.Dir(), pidFile),
 		ExitFile:      filepath.Join(c.Dir(), exitFile),
@@ -183,7 +187,7 @@ func (c *Container) monitorRequest(root storage.RootFS) monitor.CreateRequest {
 		Stdin:         cfg.GetStdin(),
 		StdinOnce:     cfg.GetStdinOnce(),
 		TTY:           cfg.GetTty(),
-		ConsoleSocket: c.consoleSocket(),
+		ConsoleSocket: console,
 		Timeout:       c.env.CreateTimeout,
 		Mounts: []monitor.Mount{{Overlay: &monitor.Overlay{
 			Target: filepath.Join(c.Dir(), rootfsDir),
@@ -200,13 +204,6 @@ func (c *Container) monitorRequest(root storage.RootFS) monitor.CreateRequest {
 		}})
 	}
 	return req
-}
-
-func (c *Container) consoleSocket() string {
-	if !c.Config().GetTty() {
-		return ""
-	}
-	return filepath.Join(c.Dir(), "console.sock")
 }
 
 // discard undoes a creation. Each part is idempotent; the record goes last.

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"github.com/gantry-cri/gantry/internal/cgroup"
@@ -21,6 +22,7 @@ func (c *Container) ExecSync(ctx context.Context, args []string, timeout time.Du
 	}
 	return c.pod.Runtime.ExecSync(ctx, string(c.Record.ID), oci.ExecSyncOptions{
 		Args:        args,
+		Config:      filepath.Join(c.Dir(), "config.json"),
 		Timeout:     timeout,
 		MaxOutput:   c.env.ExecOutputMax,
 		Dir:         c.Dir(),

@@ -72,7 +72,7 @@ func (c *Container) cleanUp(ctx context.Context) error {
 		return fmt.Errorf("container %s: %w", c.Record.ID, err)
 	}
 	if mon, err := c.pod.Monitor(); err == nil {
-		if err := mon.Forget(ctx, c.Record.ID); err != nil && !errors.Is(err, monitor.ErrClosed) {
+		if err := mon.Forget(ctx, c.Record.ID); err != nil && !errors.Is(err, monitor.ErrDisconnected) {
 			return fmt.Errorf("container %s: %w", c.Record.ID, err)
 		}
 	}

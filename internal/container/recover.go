@@ -142,7 +142,7 @@ func (m *Manager) undoCreate(c *Container) {
 
 func (c *Container) undoInterrupted(ctx context.Context) error {
 	if mon, err := c.pod.Monitor(); err == nil {
-		if err := mon.Settle(ctx, c.Record.ID); err != nil && !errors.Is(err, monitor.ErrClosed) {
+		if err := mon.AwaitCreate(ctx, c.Record.ID); err != nil && !errors.Is(err, monitor.ErrDisconnected) {
 			return err
 		}
 		if err := mon.Kill(ctx, c.Record.ID, unix.SIGKILL); err != nil && !errors.Is(err, monitor.ErrExited) {

@@ -59,18 +59,21 @@ type Manager struct {
 	mu         sync.Mutex        // guards identities
 	identities map[Identity]*Pod // of the pods in index
 
-	pins    pins
-	damaged quarantine // what Recover could not read
+	pins pins
+	// monitorNode is the node as far as monitors' cgroups are concerned.
+	monitorNode node.Facts
+	damaged     quarantine // what Recover could not read
 }
 
 // New returns a manager without pods; Recover finds those of an earlier daemon.
 func New(o Options) *Manager {
 	return &Manager{
-		opts:       o,
-		log:        o.Log,
-		index:      index.New[id.Pod, *Pod]("pod sandbox"),
-		identities: make(map[Identity]*Pod),
-		pins:       pins{known: make(map[RuntimePin]*oci.Runtime)},
+		opts:        o,
+		log:         o.Log,
+		index:       index.New[id.Pod, *Pod]("pod sandbox"),
+		identities:  make(map[Identity]*Pod),
+		monitorNode: monitorHierarchies(o.Node),
+		pins:        pins{known: make(map[RuntimePin]*oci.Runtime)},
 	}
 }
 

@@ -12,7 +12,9 @@ import (
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/monitor"
+	"github.com/gantry-cri/gantry/internal/node"
 	"github.com/gantry-cri/gantry/internal/oci"
+	"github.com/gantry-cri/gantry/internal/programs"
 )
 
 // pauseID is the name of the pod's pause container in the OCI runtime.
@@ -22,6 +24,21 @@ func (p *Pod) pauseCgroup() string { return path.Join(p.Record.CgroupParent, str
 
 // monitorCgroup is a leaf: on cgroup v2 a cgroup with children can't hold processes.
 func (p *Pod) monitorCgroup() string { return p.pauseCgroup() + "-monitor" }
+
+// monitorHierarchies are the cgroup v1 hierarchies that the monitor moves
+// into: those that account for what it uses. Each move makes every fork on the
+// node wait for the kernel's RCU.
+func monitorHierarchies(facts node.Facts) node.Facts {
+	all := facts.CgroupV1
+	facts.CgroupV1 = make(map[string]string)
+	facts.CgroupUnified = ""
+	for _, controller := range []string{"memory", "cpuacct"} {
+		if dir, ok := all[controller]; ok {
+			facts.CgroupV1[controller] = dir
+		}
+	}
+	return facts
+}
 
 // startPause starts the pod's monitor and, through it, the pause container.
 func (m *Manager) startPause(ctx context.Context, p *Pod, st *Status) error {
@@ -53,7 +70,7 @@ func (m *Manager) launchMonitor(ctx context.Context, p *Pod) error {
 	mon, err := monitor.Launch(ctx, monitor.LaunchOptions{
 		Program: m.opts.Programs.Monitor,
 		Dir:     p.dir,
-		Cgroups: cgroup.Paths(m.opts.Node, p.monitorCgroup()),
+		Cgroups: cgroup.Paths(m.monitorNode, p.monitorCgroup()),
 	}, m.onExit(p))
 	if err != nil {
 		return err
@@ -83,7 +100,7 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 		Node:        m.opts.Node,
 		Seccomp:     seccomp,
 		RootFS:      m.opts.Programs.PauseRootFS,
-		Args:        []string{"/pause"},
+		Args:        []string{programs.PauseArg},
 		CgroupsPath: p.pauseCgroup(),
 		OCIVersion:  p.runtime.OCIVersion(),
 		Hostname:    p.Record.Hostname,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/id"
@@ -195,7 +196,7 @@ func (m *Manager) reconnect(ctx context.Context, p *Pod) {
 	switch {
 	case err == nil:
 		m.adopt(p, mon)
-	case errors.Is(err, monitor.ErrGone):
+	case isGone(err):
 		m.monitorEnded(p, nil)
 	default:
 		p.log.Warn("the pod's monitor does not answer; trying again in the background", "err", err)
@@ -216,11 +217,17 @@ func (m *Manager) reconnectLater(p *Pod) {
 			m.adopt(p, mon)
 			return
 		}
-		if errors.Is(err, monitor.ErrGone) {
+		if isGone(err) {
 			m.monitorEnded(p, nil)
 			return
 		}
 	}
+}
+
+// isGone tells a monitor that has ended from one that does not answer: nobody
+// listens at its socket any more.
+func isGone(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT)
 }
 
 // monitorRetryMax bounds the pause between attempts to reach a monitor.
@@ -233,7 +240,7 @@ func (m *Manager) undoInterrupted(p *Pod) {
 	defer cancel()
 	m.reconnect(ctx, p)
 	if mon, err := p.Monitor(); err == nil {
-		if err := mon.Settle(ctx, p.pauseID()); err != nil {
+		if err := mon.AwaitCreate(ctx, p.pauseID()); err != nil {
 			p.log.Warn("the pause container's creation does not end", "err", err)
 		}
 	}

@@ -101,7 +101,7 @@ func (m *Manager) bringUp(ctx context.Context, p *Pod) (err error) {
 	if err := p.makeDirectory(); err != nil {
 		return err
 	}
-	if err := cgroup.Create(m.opts.Node, p.monitorCgroup()); err != nil {
+	if err := cgroup.Create(m.monitorNode, p.monitorCgroup()); err != nil {
 		return err
 	}
 	if !p.HostNetwork() {

@@ -146,8 +146,8 @@ func (m *Manager) endMonitor(ctx context.Context, p *Pod) error {
 			p.log.Warn("monitor did not end when asked; killing it", "err", err)
 		}
 	}
-	if err := cgroup.KillAll(ctx, m.opts.Node, p.monitorCgroup()); err != nil {
+	if err := cgroup.KillAll(ctx, m.monitorNode, p.monitorCgroup()); err != nil {
 		return fmt.Errorf("end the monitor: %w", err)
 	}
-	return cgroup.Remove(ctx, m.opts.Node, p.monitorCgroup())
+	return cgroup.Remove(ctx, m.monitorNode, p.monitorCgroup())
 }
