@@ -14,6 +14,7 @@ import (
 	_ "github.com/opencontainers/runtime-spec/specs-go/features"
 	_ "github.com/opencontainers/runtime-tools/generate"
 	_ "github.com/opencontainers/selinux/go-selinux"
+	_ "github.com/sirupsen/logrus"
 	_ "github.com/spf13/cobra"
 	_ "github.com/vishvananda/netlink"
 	_ "github.com/google/go-cmp/cmp"

@@ -22,6 +22,9 @@ const minIDPrefix = 3
 // Invalid for what can't be a name or is ambiguous.
 func (s *Service) Resolve(ref string) (storage.Image, error) {
 	x := s.store.Images()
+	if img, ok := x.ByName(ref); ok { // a full name as it is: no need to parse it
+		return img, nil
+	}
 	hexID, explicit := strings.CutPrefix(ref, "sha256:")
 	if img, ok := x.ByID(hexID); ok {
 		return img, nil
