@@ -1,0 +1,105 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// capture keeps the first max bytes that arrive in a pipe, and drains the rest.
+type capture struct {
+	r         *os.File
+	name      string // as the links of /proc/PID/fd show it
+	max       int
+	done      chan struct{} // closed when nothing more is read
+	buf       []byte        // read only after done is closed, as truncated is
+	truncated bool
+}
+
+// newCapture makes a pipe. The second result is its writing end, for a
+// process that is started with it; the caller closes it. Then either read and
+// finish are called, or c.r is closed.
+func newCapture(max int) (*capture, *os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	var st unix.Stat_t
+	raw, err := r.SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &st) }), err)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("stat of a pipe: %w", err), r.Close(), w.Close())
+	}
+	name := fmt.Sprintf("pipe:[%d]", st.Ino)
+	return &capture{r: r, name: name, max: max, done: make(chan struct{})}, w, nil
+}
+
+// read reads until the end of the output, or until finish stops it.
+func (c *capture) read() {
+	defer close(c.done)
+	chunk := make([]byte, 32<<10)
+	for {
+		n, err := c.r.Read(chunk)
+		c.keep(chunk[:n])
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *capture) keep(p []byte) {
+	room := c.max - len(c.buf)
+	if len(p) > room {
+		p, c.truncated = p[:room], true
+	}
+	c.buf = append(c.buf, p...)
+}
+
+// finish waits at most grace for the end of the output, takes what is still
+// in the pipe, and closes it.
+func (c *capture) finish(grace time.Duration) {
+	_ = c.r.SetReadDeadline(time.Now().Add(grace)) // fails only on a pipe that is closed
+	<-c.done
+	_ = c.r.SetReadDeadline(time.Time{})
+	c.drain()
+	_ = c.r.Close() // opened for reading only
+}
+
+// drain reads what the pipe holds at this moment, without waiting.
+func (c *capture) drain() {
+	raw, err := c.r.SyscallConn()
+	if err != nil {
+		return
+	}
+	chunk := make([]byte, 32<<10)
+	for total := 0; total < 1<<20; { // the largest pipe of an unprivileged process
+		n := 0
+		err := raw.Read(func(fd uintptr) bool {
+			n, _ = unix.Read(int(fd), chunk)
+			return true
+		})
+		if err != nil || n <= 0 {
+			return
+		}
+		c.keep(chunk[:n])
+		total += n
+	}
+}
+
+// bytes is what was kept, at most max bytes. If there was more, it ends with
+// a line that says so.
+func (c *capture) bytes() []byte {
+	if !c.truncated {
+		return c.buf
+	}
+	notice := fmt.Sprintf("\n[gantry: output cut, only the first %d bytes are kept]\n", c.max)
+	if len(notice) >= c.max {
+		return c.buf
+	}
+	return append(c.buf[:c.max-len(notice)], notice...)
+}

@@ -1,0 +1,152 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-cri/gantry/internal/errkind"
+)
+
+// commandTimeout bounds a command of a runtime whose caller sets no deadline.
+const commandTimeout = 2 * time.Minute
+
+// Runtime drives one OCI runtime binary with one root directory. It uses only
+// the commands and flags that runc, crun, runsc and youki have in common, and
+// is safe for concurrent use.
+type Runtime struct {
+	handler, path, root string
+	env                 []string
+	marks               atomic.Uint32 // see newMark
+
+	mu     sync.Mutex // guards probed and stat
+	probed probed
+	stat   fileIdentity // of the binary that was probed
+}
+
+// NewRuntime probes the binary at path, an absolute path, which runs with the
+// absolute directory root as its --root. handler is the name that the CRI
+// knows it by.
+func NewRuntime(ctx context.Context, handler, path, root string) (*Runtime, error) {
+	if !filepath.IsAbs(path) || !filepath.IsAbs(root) {
+		return nil, errkind.Errorf(errkind.Invalid, "runtime %s: path %q and root %q must be absolute", handler, path, root)
+	}
+	r := &Runtime{handler: handler, path: path, root: root, env: runtimeEnv(os.Environ())}
+	r.marks.Store(uint32(time.Now().UnixNano()))
+	stat, err := identify(path)
+	if err != nil {
+		return nil, fmt.Errorf("runtime %s: %w", handler, err)
+	}
+	probed, err := r.probe(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("runtime %s: %w", handler, err)
+	}
+	r.probed, r.stat = probed, stat
+	return r, nil
+}
+
+// runtimeEnv is the daemon's environment without what a service manager gave
+// to the daemon alone: a runtime would take NOTIFY_SOCKET and the sockets of
+// LISTEN_FDS for the container's.
+func runtimeEnv(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return name == "NOTIFY_SOCKET" || name == "WATCHDOG_PID" || name == "WATCHDOG_USEC" || strings.HasPrefix(name, "LISTEN_")
+	})
+}
+
+// Handler is the name that the CRI knows the runtime by.
+func (r *Runtime) Handler() string { return r.handler }
+
+// Path is the binary.
+func (r *Runtime) Path() string { return r.path }
+
+// Root is the directory in which the runtime keeps its state.
+func (r *Runtime) Root() string { return r.root }
+
+// Env is the environment that the runtime's commands are to run with.
+func (r *Runtime) Env() []string { return slices.Clone(r.env) }
+
+// Version is what the binary calls its own version; "" if it does not say.
+func (r *Runtime) Version() string { return r.current().version }
+
+// OCIVersion is the newest ociVersion of a specification that both the binary
+// and Gantry know.
+func (r *Runtime) OCIVersion() string { return r.current().ociVersion }
+
+// Features is what the binary says it can do; nil where it has no such
+// command. Read only.
+func (r *Runtime) Features() *features.Features { return r.current().features }
+
+// current is what was probed of the binary as it is now: one that was
+// replaced since is probed again. If that fails, the old answer stands.
+func (r *Runtime) current() probed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stat, err := identify(r.path)
+	if err != nil || stat == r.stat {
+		return r.probed
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	if p, err := r.probe(ctx); err == nil {
+		r.probed, r.stat = p, stat
+	}
+	return r.probed
+}
+
+// fileIdentity changes when a file is replaced or written to.
+type fileIdentity struct {
+	dev, ino    uint64
+	size, mtime int64
+}
+
+func identify(path string) (fileIdentity, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fileIdentity{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fileIdentity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano()}, nil
+}
+
+// argv is the command line of one command of the runtime.
+func (r *Runtime) argv(args ...string) []string {
+	return append([]string{r.path, "--root", r.root}, args...)
+}
+
+// CommandError is a command of a runtime that failed by its own account.
+type CommandError struct {
+	Runtime    string // the binary
+	Command    string // "start CONTAINER"
+	ExitStatus int
+	Signal     unix.Signal // 0, or what ended the runtime
+	Output     string      // the end of its standard error, at most 4 KiB
+}
+
+func (e *CommandError) Error() string {
+	how := fmt.Sprintf("exit status %d", e.ExitStatus)
+	if e.Signal != 0 {
+		how = "ended by " + unix.SignalName(e.Signal)
+	}
+	if e.Output != "" {
+		how += ": " + e.Output
+	}
+	return fmt.Sprintf("%s %s: %s", filepath.Base(e.Runtime), e.Command, how)
+}
+
+// isCommandError reports whether err is the runtime's own account of a
+// failure, as opposed to a runtime that did not start or did not end.
+func isCommandError(err error) bool {
+	var e *CommandError
+	return errors.As(err, &e)
+}
