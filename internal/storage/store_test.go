@@ -322,12 +322,13 @@ func TestUsage(t *testing.T) {
 }
 
 func TestNoMounts(t *testing.T) {
-	before := mounts(t)
 	dir := t.TempDir()
 	s := openTest(t, dir)
 	newRootFS(t, s, testImage(t, s))
-	if after := mounts(t); after != before {
-		t.Errorf("mounts changed:\n%s", after)
+	body, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	if strings.Contains(string(body), dir) {
+		t.Errorf("mounted:\n%s", body)
 	}
 	must(t, s.Close())
 }
@@ -401,11 +402,4 @@ func must(t testing.TB, err error) {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
-}
-
-func mounts(t *testing.T) string {
-	t.Helper()
-	body, err := os.ReadFile("/proc/self/mountinfo")
-	must(t, err)
-	return string(body)
 }
