@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +33,9 @@ func TestKillInMidPull(t *testing.T) {
 		_ = cmd.Wait() // killed, by the timer or by itself
 		timer.Stop()
 
+		if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), dir) {
+			t.Errorf("mounts left: %v\n%s", err, mounts)
+		}
 		s := openService(t, dir, func(o *Options) { o.RegistriesConf = conf })
 		must(t, s.store.Reclaim(func(id.Container) bool { return true }))
 		if p := s.store.Problems(); len(p) != 0 {

@@ -15,8 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confEnv names the file that containers/storage reads its defaults from.
-const confEnv = "CONTAINERS_STORAGE_CONF"
+const (
+	// confEnv names the file that containers/storage reads its defaults from.
+	confEnv = "CONTAINERS_STORAGE_CONF"
+
+	// noIDMapEnv keeps the driver from finding out at the first pull, with
+	// a mount and a forked process that a killed daemon leaves behind,
+	// whether it could mount with mapped ids. It mounts nothing for us.
+	noIDMapEnv = "_CONTAINERS_OVERLAY_DISABLE_IDMAP"
+)
 
 // openAttempts and openPause let the helpers of a killed daemon, which write
 // until they notice, end: a directory can't be removed meanwhile.
@@ -56,17 +63,31 @@ func tryOpenLibrary(graphRoot, runRoot string) (cstorage.Store, error) {
 			// pulls give some images another one.
 			PullOptions: map[string]string{"enable_partial_images": "false"},
 		})
-		return errors.Join(err, restore())
+		return errors.Join(err, restore(), probe(lib))
 	})
 	return lib, err
 }
 
-// ignoreGlobalConf keeps the library's defaults from being read from the
+// probe makes the driver do now, while its mounts are private, what it would
+// do later.
+func probe(lib cstorage.Store) error {
+	if lib == nil {
+		return nil
+	}
+	driver, err := lib.GraphDriver()
+	if err != nil {
+		return err
+	}
+	driver.SupportsShifting(nil, nil)
+	return nil
+}
+
+// ignoreGlobalConf sets the environment for the library. It keeps the library's defaults from being read from the
 // machine's storage.conf: they would not be used, but a broken file would be
 // an error. The library reads them once per process.
 func ignoreGlobalConf() (restore func() error, err error) {
 	old, had := os.LookupEnv(confEnv)
-	if err := os.Setenv(confEnv, os.DevNull); err != nil {
+	if err := errors.Join(os.Setenv(confEnv, os.DevNull), os.Setenv(noIDMapEnv, "yes")); err != nil {
 		return nil, err
 	}
 	return func() error {
