@@ -53,12 +53,12 @@ func (s *Store) Adopt(imageID string, names []string) (Image, error) {
 // running transfer may use its layers only the names go, and the layers
 // follow as soon as nothing needs them, also after a restart. An image that is
 // not stored is no error.
-func (s *Store) Remove(ctx context.Context, imageID string) error {
+func (s *Store) Remove(_ context.Context, imageID string) error {
 	if err := s.unlist(imageID); err != nil {
 		return fmt.Errorf("remove image %s: %w", imageID, err)
 	}
 	s.deleteRemoved()
-	return ctx.Err()
+	return nil
 }
 
 // unlist takes the names and the index entry of an image, for good: the
