@@ -11,11 +11,6 @@ func ContainerSpec(in ContainerInput) (*rspec.Spec, error) { return nil, nil }
 // SandboxSpec ...
 func SandboxSpec(in SandboxInput) (*rspec.Spec, error) { return nil, nil }
 
-// ResolveUser ...
-func ResolveUser(sc *runtimeapi.LinuxContainerSecurityContext, imageUser string, passwd, group []byte) (User, error) {
-	return User{}, nil
-}
-
 // PrepareOptions ...
 type PrepareOptions struct {
 	// SeccompProfile is the path of the profile for RuntimeDefault; "" is the built-in one.
