@@ -21,6 +21,9 @@ type bench struct {
 	servers  []*server
 	floor    *floor
 	results  results
+	facts    []fact
+	names    int      // of pods given so far
+	notes    []string // for below the table
 }
 
 // run measures everything and prints the table.
@@ -30,12 +33,13 @@ func run(ctx context.Context, p plan, dir string) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
+	b.facts = b.gatherFacts(ctx)
 	fmt.Print(b.header())
 	if err := b.measure(ctx); err != nil {
 		return errors.Join(err, b.explain())
 	}
 	rows := b.results.rows(p)
-	fmt.Print(table(rows))
+	fmt.Print(table(rows), b.legend())
 	if p.jsonFile != "" {
 		return b.writeJSON(rows)
 	}

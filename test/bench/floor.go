@@ -9,10 +9,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gantry-cri/gantry/internal/cgroup"
-	"github.com/gantry-cri/gantry/internal/network"
 )
 
 // A floor runs the bare runtime on a bundle like those of the servers, and the
@@ -22,8 +22,7 @@ type floor struct {
 	dir    string
 	root   string // the runtime's state
 	cgroup string
-	netns  string // that the containers join, as a pod's containers do
-	count  int    // of containers and namespaces so far
+	count  atomic.Int64 // of containers and namespaces so far
 	cni    *plugins
 }
 
@@ -31,16 +30,20 @@ func (b *bench) newFloor(ctx context.Context) (*floor, error) {
 	run := filepath.Join(runDir(b.dir), "floor")
 	f := &floor{
 		bench: b, dir: filepath.Join(b.dir, "floor"), root: filepath.Join(run, "runtime"),
-		cgroup: cgroupOf(b.dir) + "/floor", netns: filepath.Join(run, "netns"),
+		cgroup: cgroupOf(b.dir) + "/floor",
 	}
 	for _, dir := range []string{f.dir, f.root} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
 	}
+	for _, name := range etcFiles() {
+		if err := os.WriteFile(filepath.Join(f.dir, name), nil, 0o644); err != nil {
+			return nil, err
+		}
+	}
 	err := errors.Join(
 		f.unpackImage(ctx, filepath.Join(f.dir, "rootfs")),
-		network.CreateNetNS(f.netns),
 		cgroup.Create(b.node, f.cgroup))
 	if err != nil {
 		return nil, fmt.Errorf("prepare the floor: %w", err)
@@ -56,23 +59,24 @@ type bareContainer struct {
 	bundle string
 }
 
-// bundle writes the bundle of a new container.
-func (f *floor) bundle() (*bareContainer, error) {
-	f.count++
-	c := &bareContainer{floor: f, id: fmt.Sprintf("bare%d", f.count)}
+// bundle writes the bundle of a new container that joins the network namespace.
+func (f *floor) bundle(netns string) (*bareContainer, error) {
+	c := &bareContainer{floor: f, id: fmt.Sprintf("bare%d", f.count.Add(1))}
 	c.bundle = filepath.Join(runDir(f.bench.dir), "floor", "bundles", c.id)
 	if err := os.MkdirAll(c.bundle, 0o755); err != nil {
 		return nil, err
 	}
-	return c, f.writeSpec(filepath.Join(c.bundle, "config.json"), f.cgroup+"/"+c.id)
+	return c, f.writeSpec(filepath.Join(c.bundle, "config.json"), netns, f.cgroup+"/"+c.id)
 }
 
-func (c *bareContainer) create(ctx context.Context) (time.Duration, error) {
-	return c.floor.run(ctx, "create", "--bundle", c.bundle, "--pid-file", filepath.Join(c.bundle, "pid"), c.id)
-}
-
-func (c *bareContainer) start(ctx context.Context) (time.Duration, error) {
-	return c.floor.run(ctx, "start", c.id)
+// up creates and starts the container.
+func (c *bareContainer) up(ctx context.Context) (create, start time.Duration, err error) {
+	create, err = c.floor.run(ctx, "create", "--bundle", c.bundle, "--pid-file", filepath.Join(c.bundle, "pid"), c.id)
+	if err != nil {
+		return create, 0, err
+	}
+	start, err = c.floor.run(ctx, "start", c.id)
+	return create, start, err
 }
 
 func (c *bareContainer) exec(ctx context.Context) (time.Duration, error) {
@@ -80,15 +84,13 @@ func (c *bareContainer) exec(ctx context.Context) (time.Duration, error) {
 }
 
 // delete kills and deletes the container.
-func (c *bareContainer) delete(ctx context.Context) (time.Duration, error) {
-	d, err := c.floor.run(ctx, "delete", "--force", c.id)
-	return d, errors.Join(err, os.RemoveAll(c.bundle))
+func (c *bareContainer) delete(ctx context.Context) error {
+	_, err := c.floor.run(ctx, "delete", "--force", c.id)
+	return errors.Join(err, os.RemoveAll(c.bundle))
 }
 
 // run times one command of the runtime.
 func (f *floor) run(ctx context.Context, args ...string) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.bench.plan.call)
-	defer cancel()
 	// A container that is created keeps its creator's stderr, so a pipe would not end.
 	stderr, err := os.CreateTemp(f.dir, "stderr-")
 	if err != nil {

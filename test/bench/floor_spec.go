@@ -18,7 +18,7 @@ import (
 )
 
 // writeSpec writes a config.json that asks for the same as newPod does.
-func (f *floor) writeSpec(file, cgroupsPath string) error {
+func (f *floor) writeSpec(file, netns, cgroupsPath string) error {
 	g, err := generate.New("linux")
 	if err != nil {
 		return err
@@ -38,12 +38,10 @@ func (f *floor) writeSpec(file, cgroupsPath string) error {
 	for _, path := range readonlyPaths() {
 		g.AddLinuxReadonlyPaths(path)
 	}
-	if err := g.AddOrReplaceLinuxNamespace(string(rspec.NetworkNamespace), f.netns); err != nil {
+	if err := g.AddOrReplaceLinuxNamespace(string(rspec.NetworkNamespace), netns); err != nil {
 		return err
 	}
-	if err := f.bindEtc(&g); err != nil {
-		return err
-	}
+	f.bindEtc(&g)
 	g.Config.Linux.Seccomp, err = seccomp.GetDefaultProfile(g.Config)
 	if err != nil {
 		return err
@@ -55,18 +53,16 @@ func (f *floor) writeSpec(file, cgroupsPath string) error {
 	return os.WriteFile(file, data, 0o644)
 }
 
+func etcFiles() []string { return []string{"hosts", "hostname", "resolv.conf"} }
+
 // bindEtc mounts the three files that a pod's containers share.
-func (f *floor) bindEtc(g *generate.Generator) error {
-	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+func (f *floor) bindEtc(g *generate.Generator) {
+	for _, name := range etcFiles() {
 		source := filepath.Join(f.dir, name)
-		if err := os.WriteFile(source, nil, 0o644); err != nil {
-			return err
-		}
 		g.AddMount(rspec.Mount{
 			Destination: "/etc/" + name, Source: source, Type: "bind", Options: []string{"rbind", "rprivate", "rw"},
 		})
 	}
-	return nil
 }
 
 // unpackImage unpacks the busybox image: the floor mounts nothing.

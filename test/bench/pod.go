@@ -149,3 +149,14 @@ func timed(ctx context.Context, s *server, f func(context.Context) error) (time.
 	err := f(ctx)
 	return time.Since(begin), err
 }
+
+// pull pulls an image.
+func (s *server) pull(ctx context.Context, image string) (time.Duration, error) {
+	return timed(ctx, s, func(ctx context.Context) error {
+		_, err := s.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}})
+		if err != nil {
+			err = fmt.Errorf("%s: PullImage %s: %w", s.name, image, err)
+		}
+		return err
+	})
+}
