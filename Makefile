@@ -114,7 +114,9 @@ bench: install
 	go run -tags "$(TAGS)" ./test/bench
 
 # Each fuzz target of each package, and of the monitor's message parser.
-fuzz: programs
+fuzz:
+	@test/setup/install.sh fuzz
+	@$(MAKE) --no-print-directory programs
 	@set -e; for package in $$(grep -rl --include='*_test.go' '^func Fuzz' internal test 2>/dev/null | xargs -r -n1 dirname | sort -u); do \
 		for target in $$(grep -h '^func Fuzz' $$package/*_test.go | sed 's/func \(Fuzz[A-Za-z0-9_]*\).*/\1/'); do \
 			$(GO_TEST) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) ./$$package; \

@@ -6,6 +6,7 @@
 #
 #   install.sh          everything (demo, tests, benchmarks)
 #   install.sh demo     what make demo and make run need
+#   install.sh fuzz     everything, and clang with its fuzzing library
 set -eu
 
 say() { echo "setup: $*"; }
@@ -39,8 +40,12 @@ check_system() {
 # packages lists, one to a line, what this machine needs.
 packages() {
 	echo "gcc libc6-dev crun containernetworking-plugins docker-registry iptables iproute2 curl jq procps util-linux ca-certificates" | tr ' ' '\n'
-	[ "$what" = demo ] || echo "runc containerd nftables dpkg-dev bzip2 xz-utils patch libc-bin" | tr ' ' '\n'
+	[ "$what" = demo ] || echo "runc containerd nftables dpkg-dev bzip2 xz-utils patch" | tr ' ' '\n'
+	[ "$what" != fuzz ] || echo "clang libclang-rt-$(clang_version)-dev" | tr ' ' '\n'
 }
+
+# clang_version is the number in the name of the compiler's own packages.
+clang_version() { apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1; }
 
 lacking() {
 	for package in $(packages); do
