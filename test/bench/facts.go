@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +50,9 @@ func (b *bench) header() string {
 	var text strings.Builder
 	for _, f := range b.facts {
 		fmt.Fprintf(&text, "%-11s %s\n", f.Name, f.Value)
+	}
+	if load, err := strconv.ParseFloat(firstWord("/proc/loadavg"), 64); err == nil && load > 0.5 {
+		fmt.Fprintf(&text, "warning     others use this machine (load %.2f): durations and rates suffer, memory and CPU time hardly\n", load)
 	}
 	return text.String() + "\n"
 }

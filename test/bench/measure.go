@@ -16,6 +16,8 @@ const (
 	startOne    = "StartContainer"
 	execTrue    = "ExecSync true"
 	podDown     = "pod down: stop + remove"
+	upCPU       = "CPU time of a pod up, 8 at a time"
+	downCPU     = "CPU time of a pod down"
 	cniAdd      = "CNI ADD"
 	cniDel      = "CNI DEL"
 	upRate      = "pods up/s"

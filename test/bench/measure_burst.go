@@ -7,55 +7,37 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// bursts measures how many pods come up, and go down, in a second.
+// bursts measures how many pods come up, and go down, in a second, and what
+// processor time that takes.
 func (b *bench) bursts(ctx context.Context) error {
 	for range b.plan.bursts {
 		if err := b.bareBurst(ctx); err != nil {
 			return err
 		}
 		for _, s := range b.servers {
-			pods, rate, err := b.bringUp(ctx, s, b.plan.burst)
-			if err != nil {
+			if err := b.burst(ctx, s); err != nil {
 				return err
 			}
-			b.results.add(upRate, s.name, rate)
-			if rate, err = b.bringDown(ctx, pods); err != nil {
-				return err
-			}
-			b.results.add(downRate, s.name, rate)
 		}
 	}
 	return nil
 }
 
-// bringUp brings n pods up, a few at a time, and returns how many in a second.
-func (b *bench) bringUp(ctx context.Context, s *server, n int) ([]*pod, float64, error) {
-	pods := make([]*pod, n)
-	for i := range pods {
-		var err error
-		if pods[i], err = s.newPod(b.podName()); err != nil {
-			return nil, 0, err
-		}
-	}
-	rate, err := rateOf(ctx, b.plan.workers, pods, func(ctx context.Context, p *pod) error {
-		_, err := p.up(ctx)
-		return err
-	})
-	return pods, rate, err
-}
-
-func (b *bench) bringDown(ctx context.Context, pods []*pod) (float64, error) {
-	rate, err := rateOf(ctx, b.plan.workers, pods, func(ctx context.Context, p *pod) error {
-		_, err := p.down(ctx)
-		return err
-	})
+func (b *bench) burst(ctx context.Context, s *server) error {
+	pods, err := b.newPods(s, b.plan.burst)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	for _, p := range pods {
-		b.forget(ctx, p)
+	up := rates{upRate, upCPU, s.name, s.cpu}
+	if err := measured(b, up, pods, func(p *pod) error { return p.bringUp(ctx) }); err != nil {
+		return err
 	}
-	return rate, nil
+	down := rates{downRate, downCPU, s.name, s.cpu}
+	if err := measured(b, down, pods, func(p *pod) error { return p.bringDown(ctx) }); err != nil {
+		return err
+	}
+	b.forgetAll(ctx, pods)
+	return nil
 }
 
 func (b *bench) bareBurst(ctx context.Context) error {
@@ -66,31 +48,78 @@ func (b *bench) bareBurst(ctx context.Context) error {
 			return err
 		}
 	}
-	rate, err := rateOf(ctx, b.plan.workers, pods, func(ctx context.Context, p *barePod) error {
+	up := rates{upRate, upCPU, bare, b.floor.cpu}
+	err := measured(b, up, pods, func(p *barePod) error {
 		_, err := p.up(ctx)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	b.results.add(upRate, bare, rate)
-	rate, err = rateOf(ctx, b.plan.workers, pods, func(ctx context.Context, p *barePod) error {
+	down := rates{downRate, downCPU, bare, b.floor.cpu}
+	return measured(b, down, pods, func(p *barePod) error {
 		_, _, err := p.down(ctx)
 		return err
 	})
-	b.results.add(downRate, bare, rate)
+}
+
+func (b *bench) newPods(s *server, n int) ([]*pod, error) {
+	pods := make([]*pod, n)
+	for i := range pods {
+		var err error
+		if pods[i], err = s.newPod(b.podName()); err != nil {
+			return nil, err
+		}
+	}
+	return pods, nil
+}
+
+func (b *bench) forgetAll(ctx context.Context, pods []*pod) {
+	for _, p := range pods {
+		b.forget(ctx, p)
+	}
+}
+
+func (p *pod) bringUp(ctx context.Context) error {
+	_, err := p.up(ctx)
 	return err
 }
 
-// rateOf calls do for each item, a few at a time, and returns how many it did
-// in a second.
-func rateOf[T any](ctx context.Context, workers int, items []T, do func(context.Context, T) error) (float64, error) {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(workers)
-	begin := time.Now()
-	for _, item := range items {
-		group.Go(func() error { return do(ctx, item) })
+func (p *pod) bringDown(ctx context.Context) error {
+	_, err := p.down(ctx)
+	return err
+}
+
+// rates says where measured puts its figures, and what reads the processor time.
+type rates struct {
+	rate, cpuTime string
+	of            who
+	cpu           func() (time.Duration, error)
+}
+
+// measured calls do for each item, a few at a time, and adds how many it did
+// in a second and the processor time of each.
+func measured[T any](b *bench, r rates, items []T, do func(T) error) error {
+	before, err := r.cpu()
+	if err != nil {
+		return err
 	}
-	err := group.Wait()
-	return float64(len(items)) / time.Since(begin).Seconds(), err
+	begin := time.Now()
+	if err := b.atATime(len(items), func(i int) error { return do(items[i]) }); err != nil {
+		return err
+	}
+	b.results.add(r.rate, r.of, float64(len(items))/time.Since(begin).Seconds())
+	after, err := r.cpu()
+	b.results.addTime(r.cpuTime, r.of, (after-before)/time.Duration(len(items)))
+	return err
+}
+
+// atATime calls do with 0 to n-1, a few at a time.
+func (b *bench) atATime(n int, do func(i int) error) error {
+	var group errgroup.Group
+	group.SetLimit(b.plan.workers)
+	for i := range n {
+		group.Go(func() error { return do(i) })
+	}
+	return group.Wait()
 }

@@ -28,8 +28,11 @@ func (b *bench) population(ctx context.Context, s *server) error {
 	if err != nil {
 		return err
 	}
-	pods, _, err := b.bringUp(ctx, s, b.plan.pods)
+	pods, err := b.newPods(s, b.plan.pods)
 	if err != nil {
+		return err
+	}
+	if err := b.atATime(len(pods), func(i int) error { return pods[i].bringUp(ctx) }); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context, *server) error{
@@ -42,9 +45,10 @@ func (b *bench) population(ctx context.Context, s *server) error {
 			return err
 		}
 	}
-	if _, err := b.bringDown(ctx, pods); err != nil {
+	if err := b.atATime(len(pods), func(i int) error { return pods[i].bringDown(ctx) }); err != nil {
 		return err
 	}
+	b.forgetAll(ctx, pods)
 	return b.checkEmpty(ctx, s)
 }
 

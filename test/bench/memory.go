@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -86,16 +85,16 @@ func pss(pid int) (float64, error) {
 	return 0, fmt.Errorf("%s has no line Pss", file)
 }
 
-// identityHierarchy is where a process can be put into a cgroup without a limit
-// or an account of anything.
-func identityHierarchy(f node.Facts) string {
+// accounts are the hierarchies that a daemon's processes are told from others by.
+func accounts(f node.Facts) []string {
 	if f.CgroupV2 {
-		return f.CgroupRoot
+		return []string{f.CgroupRoot}
 	}
-	for _, controller := range []string{"name=systemd", "freezer", "pids"} {
+	var dirs []string
+	for _, controller := range []string{"name=systemd", "cpuacct"} {
 		if dir, ok := f.CgroupV1[controller]; ok {
-			return dir
+			dirs = append(dirs, dir)
 		}
 	}
-	return filepath.Join(f.CgroupRoot, "pids")
+	return dirs
 }

@@ -78,6 +78,8 @@ func lines() []line {
 		{cniDel, "ms", nil},
 		{upRate, "/s", &budget{"", 30, true}},
 		{downRate, "/s", &budget{"", 40, true}},
+		{upCPU, "ms", nil},
+		{downCPU, "ms", nil},
 		{manyUp, "ms", &budget{containerd, 0.6, false}},
 		{manyCreate, "ms", &budget{bare, 1.3, false}},
 		{growth, "×", &budget{"", 1.1, false}},

@@ -139,11 +139,15 @@ func (s *server) launch() error {
 	return s.place(cmd.Process.Pid)
 }
 
-// place moves a process to the daemon's cgroup, in the hierarchy that tells
-// where a process belongs and limits nothing.
+// place moves a process to the daemon's cgroup in the hierarchies that limit
+// nothing: the one that tells where a process belongs, and processor time.
 func (s *server) place(pid int) error {
-	dir := filepath.Join(identityHierarchy(s.node), s.daemonCgroup())
-	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+	var errs []error
+	for _, dir := range accounts(s.node) {
+		procs := filepath.Join(dir, s.daemonCgroup(), "cgroup.procs")
+		errs = append(errs, os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *server) ready(ctx context.Context) error {

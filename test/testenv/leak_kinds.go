@@ -189,7 +189,7 @@ func (e *Env) files() []string {
 }
 
 func (e *Env) lasting(file string) bool {
-	for _, dir := range []string{e.Root + "/storage", e.Root + "/bin", e.RunRoot + "/storage"} {
+	for _, dir := range []string{e.Root + "/storage", e.Root + "/bin", e.Root + "/tmp/config", e.RunRoot + "/storage"} {
 		if file == dir || strings.HasPrefix(file, dir+"/") {
 			return true
 		}
