@@ -28,9 +28,9 @@ sweep_processes() {
 
 sweep() {
 	dir=$1
-	owner=$(cat "$dir/owner" 2>/dev/null || echo 0)
-	if [ "$owner" != 0 ] && [ -d "/proc/$owner" ]; then
-		return
+	owner=$(cat "$dir/owner" 2>/dev/null || true)
+	if [ -z "$owner" ] || [ -d "/proc/$owner" ]; then
+		return 0
 	fi
 	name=$(cat "$dir/name" 2>/dev/null || true)
 	sweep_processes "$dir"

@@ -74,16 +74,23 @@ func Start(t testing.TB, o Options) *Env {
 	return e
 }
 
-func newEnv(t testing.TB, o Options) (*Env, error) {
-	dir, err := os.MkdirTemp("", "gantry-env-")
+// newDir makes a directory that test/setup/sweep.sh removes, with all that goes
+// on in it, when this process is gone.
+func newDir(kind string) (string, error) {
+	dir, err := os.MkdirTemp("", "gantry-env-"+kind)
 	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // users of containers pass through it
-		return nil, err
+		return "", err
 	}
 	owner := []byte(strconv.Itoa(os.Getpid()))
-	if err := os.WriteFile(dir+"/owner", owner, 0o644); err != nil { // for test/setup/sweep.sh
+	if err := os.WriteFile(dir+"/owner", owner, 0o644); err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755) // users of containers pass through it
+}
+
+func newEnv(t testing.TB, o Options) (*Env, error) {
+	dir, err := newDir("")
+	if err != nil {
 		return nil, err
 	}
 	var b [4]byte

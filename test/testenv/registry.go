@@ -33,7 +33,7 @@ func StartRegistry() (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker-registry is not installed (test/setup/install.sh does it): %w", err)
 	}
-	dir, err := os.MkdirTemp("", "gantry-registry-")
+	dir, err := newDir("registry-")
 	if err != nil {
 		return nil, err
 	}
