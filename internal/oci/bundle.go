@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	rspec "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -28,8 +27,7 @@ func WriteBundle(dir string, spec *rspec.Spec) error {
 // kernel, which can be sent signals directly. It is false for runtimes that
 // are not known to be of that kind (runsc, kata): those must be asked.
 func (r *Runtime) SharesKernel() bool {
-	name, _, _ := strings.Cut(r.Version(), " ")
-	return slices.Contains([]string{"crun", "runc", "youki"}, name)
+	return slices.Contains([]string{"crun", "runc", "youki"}, r.Name())
 }
 
 // RecursiveReadOnly reports whether the runtime makes mounts read-only with
@@ -39,5 +37,5 @@ func (r *Runtime) RecursiveReadOnly() bool {
 	if f := r.Features(); f != nil {
 		return slices.Contains(f.MountOptions, "rro")
 	}
-	return strings.HasPrefix(r.Version(), "crun")
+	return r.Name() == "crun"
 }

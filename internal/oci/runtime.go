@@ -77,6 +77,9 @@ func (r *Runtime) Root() string { return r.root }
 // Env is the environment that the runtime's commands are to run with.
 func (r *Runtime) Env() []string { return slices.Clone(r.env) }
 
+// Name is what the binary calls itself (runc, crun); "" if it does not say.
+func (r *Runtime) Name() string { return r.current().name }
+
 // Version is what the binary calls its own version; "" if it does not say.
 func (r *Runtime) Version() string { return r.current().version }
 

@@ -21,6 +21,7 @@ const oldestOCIVersion = "1.0.0"
 
 // probed is what a binary says of itself.
 type probed struct {
+	name       string
 	version    string
 	ociVersion string
 	features   *features.Features
@@ -75,8 +76,8 @@ func parseVersion(text string) probed {
 	var p probed
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
-		if _, version, ok := strings.Cut(line, "version "); ok && p.version == "" {
-			p.version = strings.TrimSpace(version)
+		if name, version, ok := strings.Cut(line, " version "); ok && p.version == "" {
+			p.name, p.version = strings.TrimSpace(name), strings.TrimSpace(version)
 		}
 		if spec, ok := strings.CutPrefix(line, "spec:"); ok {
 			p.ociVersion = strings.TrimSpace(spec)

@@ -255,8 +255,8 @@ func TestVersions(t *testing.T) {
 	for _, name := range runtimes {
 		r := openRuntime(t, name)
 		t.Logf("%s %s: ociVersion %s, features %v", name, r.Version(), r.OCIVersion(), r.Features() != nil)
-		if r.Version() == "" || !strings.HasPrefix(r.OCIVersion(), "1.") {
-			t.Errorf("%s: version %q, ociVersion %q", name, r.Version(), r.OCIVersion())
+		if r.Name() != name || !r.SharesKernel() || r.Version() == "" || !strings.HasPrefix(r.OCIVersion(), "1.") {
+			t.Errorf("%s: name %q, version %q, ociVersion %q", name, r.Name(), r.Version(), r.OCIVersion())
 		}
 	}
 	for newest, want := range map[string]string{

@@ -1,0 +1,75 @@
+package oci
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-tools/generate"
+
+	"github.com/gantry-cri/gantry/internal/errkind"
+)
+
+// The annotations that the specification of every container carries, by the
+// custom of CRI daemons: runsc and kata find the pod of a container by them.
+const (
+	annotationType             = "io.kubernetes.cri.container-type"
+	annotationSandboxID        = "io.kubernetes.cri.sandbox-id"
+	annotationSandboxName      = "io.kubernetes.cri.sandbox-name"
+	annotationSandboxNamespace = "io.kubernetes.cri.sandbox-namespace"
+	annotationSandboxUID       = "io.kubernetes.cri.sandbox-uid"
+	annotationContainerName    = "io.kubernetes.cri.container-name"
+	annotationImageName        = "io.kubernetes.cri.image-name"
+)
+
+// runtimeAnnotations are the prefixes by which an annotation changes how a
+// runtime works: which file it runs or writes on the node, for one. Who may
+// create a pod may not do that, unless the configuration allows it.
+var runtimeAnnotations = []string{"run.oci.", "dev.gvisor.", "io.katacontainers.", "org.systemd.property.", "io.kubernetes.cri."}
+
+// addAnnotations adds the request's annotations, but for those that only
+// Gantry or the configuration may set.
+func addAnnotations(g *generate.Generator, annotations map[string]string, allowed []string) {
+	for key, value := range annotations {
+		if !hasPrefix(key, runtimeAnnotations) || hasPrefix(key, allowed) {
+			g.AddAnnotation(key, value)
+		}
+	}
+}
+
+func hasPrefix(key string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return p != "" && strings.HasPrefix(key, p) })
+}
+
+func (s *containerSpec) setAnnotations() error {
+	addAnnotations(&s.Generator, s.in.Config.GetAnnotations(), s.in.AllowedAnnotations)
+	sandbox := s.in.Sandbox.GetMetadata()
+	s.AddAnnotation(annotationType, "container")
+	s.AddAnnotation(annotationSandboxID, string(s.in.PodID))
+	s.AddAnnotation(annotationSandboxName, sandbox.GetName())
+	s.AddAnnotation(annotationSandboxNamespace, sandbox.GetNamespace())
+	s.AddAnnotation(annotationSandboxUID, sandbox.GetUid())
+	s.AddAnnotation(annotationContainerName, s.in.Config.GetMetadata().GetName())
+	if s.in.ImageName != "" {
+		s.AddAnnotation(annotationImageName, s.in.ImageName)
+	}
+	return nil
+}
+
+func (s *sandboxSpec) setAnnotations() error {
+	addAnnotations(&s.Generator, s.in.Config.GetAnnotations(), s.in.AllowedAnnotations)
+	metadata := s.in.Config.GetMetadata()
+	s.AddAnnotation(annotationType, "sandbox")
+	s.AddAnnotation(annotationSandboxID, string(s.in.ID))
+	s.AddAnnotation(annotationSandboxName, metadata.GetName())
+	s.AddAnnotation(annotationSandboxNamespace, metadata.GetNamespace())
+	s.AddAnnotation(annotationSandboxUID, metadata.GetUid())
+	return nil
+}
+
+func invalid(format string, args ...any) error {
+	return errkind.Errorf(errkind.Invalid, format, args...)
+}
+
+func unsupported(format string, args ...any) error {
+	return errkind.Errorf(errkind.Unsupported, format, args...)
+}
