@@ -2,7 +2,6 @@
 
 #include <endian.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "sys.h"
@@ -181,19 +180,6 @@ void attach_end(struct monitor *m, struct client *client)
 	free(a);
 }
 
-static void client_resize(const struct attachment *a, const uint8_t *data, size_t len)
-{
-	struct winsize size = { 0 };
-	uint16_t raw[2];
-
-	if (len != sizeof(raw) || !a->container || !(a->container->flags & GM_TTY) || a->container->out.source.fd < 0)
-		return;
-	memcpy(raw, data, sizeof(raw));
-	size.ws_col = le16toh(raw[0]);
-	size.ws_row = le16toh(raw[1]);
-	ioctl(a->container->out.source.fd, TIOCSWINSZ, &size);
-}
-
 static void receive(struct monitor *m, struct attachment *a)
 {
 	uint8_t *buf = loop_scratch(m)->message;
@@ -204,9 +190,7 @@ static void receive(struct monitor *m, struct attachment *a)
 			client_drop(m, a->client);
 		return;
 	}
-	if (buf[0] == GM_STREAM_RESIZE)
-		client_resize(a, buf + 1, (size_t)n - 1);
-	else if (buf[0] == GM_STREAM_STDIN && n == 1)
+	if (buf[0] == GM_STREAM_STDIN && n == 1)
 		stdin_client_ended(m, a);
 	else if (buf[0] == GM_STREAM_STDIN && !stdin_take(m, a, buf + 1, (size_t)n - 1))
 		attach_watch(m, a);

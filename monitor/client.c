@@ -218,3 +218,10 @@ int clients_open(struct monitor *m)
 	m->listener.ready = listener_ready;
 	return loop_watch(m, &m->listener, EPOLLIN);
 }
+
+void clients_close(struct monitor *m)
+{
+	while (m->clients)
+		client_drop(m, m->clients);
+	loop_close(m, &m->listener);
+}

@@ -31,6 +31,8 @@ struct call {
 /* Listens: m->listener.fd is a listening socket. 0 or a negative errno. */
 int clients_open(struct monitor *m);
 void clients_timers(struct monitor *m);
+/* Disconnects everyone. */
+void clients_close(struct monitor *m);
 
 /* Disconnects. The client's memory lives until the events at hand are done. */
 void client_drop(struct monitor *m, struct client *c);

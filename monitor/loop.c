@@ -163,3 +163,9 @@ void loop_run(struct monitor *m)
 		free_graves(m);
 	}
 }
+
+void loop_end(struct monitor *m)
+{
+	free_graves(m);
+	munmap(m->scratch, sizeof(*m->scratch));
+}

@@ -79,6 +79,9 @@ int loop_open(struct monitor *m);
 /* Runs until m->done. */
 void loop_run(struct monitor *m);
 
+/* Frees what the loop holds. */
+void loop_end(struct monitor *m);
+
 /* Watches s->fd for events (EPOLL...); 0 or a negative errno. */
 int loop_watch(struct monitor *m, struct source *s, uint32_t events);
 /* Changes what is watched. */

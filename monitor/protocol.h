@@ -134,8 +134,6 @@
 #define GM_STREAM_LOST 3
 /* u32 exit code, u32 signal: the container has ended; the last packet. */
 #define GM_STREAM_EXIT 4
-/* u16 columns, u16 rows, from the client. */
-#define GM_STREAM_RESIZE 5
 /* The most data in one stream packet. */
 #define GM_STREAM_MAX 32768
 

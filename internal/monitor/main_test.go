@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,13 +42,31 @@ func run(m *testing.M) int {
 	shared = tools{dir: dir, monitor: filepath.Join(dir, "gantry-monitor"), pause: filepath.Join(dir, "pause")}
 	if err := errorsOf(
 		func() error { return install("crun", "runc", "busybox-static") },
-		func() error { return buildC("monitor", shared.monitor) },
+		buildMonitor,
 		func() error { return buildC("pause", shared.pause) },
 		makeLayer, mountHugetlb,
 	); err != nil {
 		return failed(err)
 	}
-	return m.Run()
+	code := m.Run()
+	if found, _ := filepath.Glob(report() + "*"); len(found) > 0 {
+		body, err := os.ReadFile(found[0])
+		return failed(errors.Join(fmt.Errorf("the sanitizers found:\n%s", body), err))
+	}
+	return code
+}
+
+// sanitizedEnv, when set, has the tests use a monitor with ASan and UBSan.
+const sanitizedEnv = "GANTRY_SANITIZED_MONITOR"
+
+// report is where such a monitor leaves its findings.
+func report() string { return filepath.Join(shared.dir, "sanitizer") }
+
+func buildMonitor() error {
+	if os.Getenv(sanitizedEnv) != "" {
+		return buildC("monitor", shared.monitor, "sanitized", "REPORT="+report())
+	}
+	return buildC("monitor", shared.monitor)
 }
 
 func failed(err error) int {
@@ -82,8 +101,9 @@ func install(packages ...string) error {
 	return nil
 }
 
-func buildC(folder, out string) error {
-	words, err := exec.Command("make", "-s", "-C", filepath.Join("..", "..", folder), "OUT="+out).CombinedOutput()
+func buildC(folder, out string, more ...string) error {
+	args := append([]string{"-s", "-C", filepath.Join("..", "..", folder), "OUT=" + out}, more...)
+	words, err := exec.Command("make", args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("build %s: %w: %s", folder, err, words)
 	}

@@ -78,6 +78,5 @@ const (
 	gmStreamStderr = 2
 	gmStreamLost   = 3
 	gmStreamExit   = 4
-	gmStreamResize = 5
 	gmStreamMax    = 32768
 )
