@@ -52,6 +52,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		return nil, fmt.Errorf("install the monitor and pause: %w", err)
 	}
 	d := &daemon{log: log}
+	storage.ForwardLibraryLogs(log)
 	if d.storage, err = storage.Open(storage.Options{Root: cfg.Root, RunRoot: cfg.RunRoot, Log: log}); err != nil {
 		return nil, err
 	}
@@ -66,7 +67,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		Log:      log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, d.storage.Close())
+		return nil, errors.Join(err, d.images.Close(), d.storage.Close())
 	}
 	d.containers = container.NewManager(&container.Environment{
 		Storage:        d.storage,
@@ -127,6 +128,7 @@ func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) ima
 	o := image.Options{
 		Store:             store,
 		RegistriesConf:    cfg.RegistriesConf,
+		Policy:            cfg.Policy,
 		RegistriesConfDir: cfg.RegistriesConf + ".d",
 		AuthFile:          cfg.AuthFile,
 		TempDir:           filepath.Join(cfg.Root, "tmp"),
@@ -134,9 +136,6 @@ func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) ima
 		MaxDownloads:      uint(cfg.MaxParallelDownloads),
 		UserAgent:         "gantry/" + version,
 		Log:               log,
-	}
-	if _, err := os.Stat(cfg.Policy); err == nil {
-		o.Policy = cfg.Policy
 	}
 	if cfg.PauseImage != "" {
 		o.Pinned = []string{cfg.PauseImage}
@@ -191,7 +190,7 @@ func (d *daemon) problems() []string {
 }
 
 func (d *daemon) close() {
-	if err := errors.Join(d.network.Close(), d.storage.Close()); err != nil {
+	if err := errors.Join(d.network.Close(), d.images.Close(), d.storage.Close()); err != nil {
 		d.log.Error("close", "err", err)
 	}
 }

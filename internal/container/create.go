@@ -100,6 +100,9 @@ func logPath(dir, rel string) (string, error) {
 	if dir == "" || rel == "" {
 		return "", nil
 	}
+	if !filepath.IsLocal(rel) {
+		return "", errkind.Errorf(errkind.Invalid, "log path %q leads out of the pod's log directory", rel)
+	}
 	joined, err := securejoin.SecureJoin(dir, rel)
 	if err != nil {
 		return "", errkind.Errorf(errkind.Invalid, "log path %q: %w", rel, err)
@@ -194,6 +197,7 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 			Lower:  root.Lower,
 			Upper:  root.Upper,
 			Work:   root.Work,
+			Options: root.Options(),
 		}}},
 	}
 	if !c.hostIPC() {

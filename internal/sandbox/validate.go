@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -31,6 +32,9 @@ func validate(cfg *runtimeapi.PodSandboxConfig) error {
 		return invalid("config.hostname %q is no hostname", cfg.GetHostname())
 	case cfg.GetLogDirectory() != "" && !strings.HasPrefix(cfg.GetLogDirectory(), "/"):
 		return invalid("config.log_directory %q is not absolute", cfg.GetLogDirectory())
+	}
+	if slices.Contains(strings.Split(cfg.GetLinux().GetCgroupParent(), "/"), "..") {
+		return invalid("config.linux.cgroup_parent %q leads upwards", cfg.GetLinux().GetCgroupParent())
 	}
 	if err := validateDNS(cfg.GetDnsConfig()); err != nil {
 		return err

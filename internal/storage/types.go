@@ -43,6 +43,12 @@ type RootFS struct {
 	Work      string
 }
 
+// Options are the overlay's mount options. Package storage reads inside the
+// layers by itself, and follows neither redirects nor metadata-only copies.
+func (RootFS) Options() []string {
+	return []string{"redirect_dir=off", "metacopy=off", "index=off"}
+}
+
 // Usage is what something occupies on the file system.
 type Usage struct {
 	Bytes  uint64
