@@ -263,7 +263,7 @@ leftovers() {
 	find "$dir/ipam" -name '10.*' 2>/dev/null | sed 's/^/address /'
 	{ iptables-save; ip6tables-save; } 2>/dev/null | grep -F "$name" | sed 's/^/firewall rule /'
 	find /sys/fs/cgroup -path "*/gantry-test-$name/*" -type d 2>/dev/null | sed 's/^/cgroup /'
-	find "$dir/run/pods" "$dir/root/containers" "$dir/run/runtime-$runtime" -mindepth 1 2>/dev/null | sed 's/^/file /'
+	find "$dir/run/pods" "$dir/root/containers" "$dir/run/runtime-$runtime" -mindepth 1 ! -name .trash 2>/dev/null | sed 's/^/file /'
 }
 
 nothing_left() { [ -z "$(leftovers)" ]; }

@@ -210,7 +210,7 @@ func TestFailingRuntime(t *testing.T) {
 		}
 		wantNotOK(t, "a program that does not exist", err)
 		if err != nil {
-			wantContains(t, "error", err.Error(), "no such file")
+			wantContains(t, "error", strings.ToLower(err.Error()), "no such file")
 		}
 	})
 }

@@ -194,6 +194,9 @@ func (e *Env) lasting(file string) bool {
 			return true
 		}
 	}
+	if file == e.Root+"/containers/.trash" { // empty, or what is in it is told
+		return true
+	}
 	// The roots of pods, runtimes and networks come with their first use and stay.
 	rel := strings.TrimPrefix(strings.TrimPrefix(file, e.RunRoot+"/"), e.Root+"/")
 	return !strings.Contains(rel, "/")
