@@ -96,13 +96,15 @@ func (m *Manager) runAdd(ctx context.Context, n *configured, r record) (*record,
 func (m *Manager) withPlugins(ctx context.Context, pod id.Pod, fn func(context.Context, *libcni.CNIConfig) error) (err error) {
 	m.plugins.RLock()
 	defer m.plugins.RUnlock()
-	held, err := hold(m.journal.lock(pod))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(m.ctx, cancel)()
+	held, err := hold(ctx, m.journal.lock(pod), min(leftoverGrace, m.opts.Timeout))
 	if err != nil {
 		return err
 	}
-	ctx, cancel := m.bounded(ctx)
-	defer cancel()
-	defer context.AfterFunc(m.ctx, cancel)()
+	ctx, cancelBound := m.bounded(ctx)
+	defer cancelBound()
 	err = fn(ctx, m.cni(&runner{held: held}))
 	timedOut := ctx.Err() != nil
 	err = errors.Join(err, held.Close())
@@ -115,7 +117,7 @@ func (m *Manager) withPlugins(ctx context.Context, pod id.Pod, fn func(context.C
 // endLeftovers kills what a run whose deadline has passed left behind beyond
 // the plugins' process groups.
 func endLeftovers(lock string) error {
-	f, err := hold(lock)
+	f, err := hold(context.Background(), lock, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

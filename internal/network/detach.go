@@ -67,8 +67,27 @@ func (m *Manager) runDel(ctx context.Context, r *record) error {
 		rt.NetNS = "" // how the specification says that the namespace is gone
 	}
 	return m.withPlugins(ctx, r.Pod, func(ctx context.Context, cni *libcni.CNIConfig) error {
+		if needsStandIn(list, r) {
+			err := m.delWithStandIn(ctx, cni, list, r)
+			if err == nil {
+				return nil
+			}
+			// The rules may be gone too, which the plugins take for a failure.
+			m.log.Info("DEL with a stand-in for the pod's interface failed; it is done without", "pod", r.Pod, "err", err)
+		}
 		return cni.DelNetworkList(ctx, list, rt)
 	})
+}
+
+func (m *Manager) delWithStandIn(ctx context.Context, cni *libcni.CNIConfig, list *libcni.NetworkConfigList, r *record) (err error) {
+	path := m.journal.standIn(r.Pod)
+	defer func() { err = errors.Join(err, RemoveNetNS(path)) }()
+	if err := makeStandIn(path, r); err != nil {
+		return err
+	}
+	rt := r.runtimeConf()
+	rt.NetNS = path
+	return cni.DelNetworkList(ctx, list, rt)
 }
 
 // Check asks the plugins whether the pod's attachment is still as they made

@@ -307,6 +307,7 @@ func TestKilledDaemon(t *testing.T) {
 		t.Errorf("the plugin should have outlived the daemon; have processes %v", pids)
 	}
 	unset(t, dir, "hang.ADD")
+	b.opts.Timeout = 2 * time.Second // bounds the grace too
 	m := b.manager()
 	if _, ok := m.Lookup(pod.ID); ok {
 		t.Error("an ADD cut short is taken for done")

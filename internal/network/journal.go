@@ -82,7 +82,7 @@ func newRecord(n *configured, pod Pod) (*record, error) {
 }
 
 // journal keeps the records, one file per pod, and beside each a lock file
-// (see hold) and perhaps a namespace (see doom).
+// (see hold) and perhaps namespaces (see doom, needsStandIn).
 type journal struct {
 	dir     string // of records and locks
 	damaged string // where unreadable records are put
@@ -100,6 +100,9 @@ func (j journal) lock(pod id.Pod) string { return filepath.Join(j.dir, string(po
 
 // netns is where the namespace of a doomed attachment is kept.
 func (j journal) netns(pod id.Pod) string { return filepath.Join(j.dir, string(pod)+".netns") }
+
+// standIn is where DEL is given a namespace instead of the pod's own.
+func (j journal) standIn(pod id.Pod) string { return filepath.Join(j.dir, string(pod)+".standin") }
 
 func (j journal) write(r *record) error {
 	if err := statefile.Write(j.path(r.Pod), recordVersion, r); err != nil {
@@ -123,7 +126,7 @@ func (j journal) sync(pod id.Pod) error {
 }
 
 func (j journal) remove(pod id.Pod) error {
-	err := errors.Join(statefile.Remove(j.path(pod)), RemoveNetNS(j.netns(pod)))
+	err := errors.Join(statefile.Remove(j.path(pod)), RemoveNetNS(j.netns(pod)), RemoveNetNS(j.standIn(pod)))
 	if lockErr := os.Remove(j.lock(pod)); !errors.Is(lockErr, fs.ErrNotExist) {
 		err = errors.Join(err, lockErr)
 	}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,22 +16,26 @@ import (
 )
 
 const (
-	leftoverPatience = 5 * time.Second // for killed plugins to be gone
+	leftoverGrace    = 10 * time.Second // for plugins of a dead daemon to end by themselves
+	leftoverPatience = 5 * time.Second  // for killed plugins to be gone
 	leftoverInterval = 5 * time.Millisecond
 )
 
 // hold locks the file at path for one run of a pod's plugins, which inherit
 // it. The lock is free again when the file is closed here and in every process
 // that the run started. So if it is taken, plugins of an earlier run still
-// live: they escaped their deadline, or their daemon was killed. They are
-// killed before anything else is done to the pod, because an ADD that ends
+// live: they escaped their deadline, or their daemon was killed. They have to
+// be gone before anything else is done to the pod, because an ADD that ends
 // after our DEL would leave an address and an interface that no one knows of.
-func hold(path string) (*os.File, error) {
+// After the grace they are killed. The grace lets a healthy one end in order:
+// a DEL cut short can leave what the next DEL does not find any more.
+func hold(ctx context.Context, path string, grace time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(leftoverPatience); ; time.Sleep(leftoverInterval) {
+	kill := time.Now().Add(grace)
+	for ; ; time.Sleep(leftoverInterval) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return f, nil
@@ -38,11 +43,17 @@ func hold(path string) (*os.File, error) {
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
+		if ctx.Err() != nil {
+			return nil, errors.Join(fmt.Errorf("wait for plugins of an earlier run: %w", context.Cause(ctx)), f.Close())
+		}
+		if time.Now().Before(kill) {
+			continue
+		}
 		pids, err := killHolders(f)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		if time.Now().After(deadline) {
+		if time.Since(kill) > leftoverPatience {
 			return nil, errors.Join(f.Close(), errkind.Errorf(errkind.Unavailable,
 				"plugins of an earlier run do not end though killed (processes %v)", pids))
 		}

@@ -38,11 +38,12 @@ type Manager struct {
 	opts    Options
 	log     *slog.Logger
 	journal journal
-	watcher *watcher
+	watcher *watcher // nil if the node has no inotify instance left
 
-	scan    atomic.Pointer[scan]        // written by the watcher's goroutine
-	status  atomic.Pointer[statusReply] // written by keepStatus
-	scanned chan struct{}               // wakes keepStatus
+	scanning sync.Mutex                  // guards writing scan
+	scan     atomic.Pointer[scan]        // never nil after New
+	status   atomic.Pointer[statusReply] // written by keepStatus
+	scanned  chan struct{}               // wakes keepStatus
 
 	mu          sync.Mutex             // guards attachments
 	attachments map[id.Pod]*attachment // of every pod with a record or an operation
@@ -90,11 +91,12 @@ func New(opts Options) (*Manager, error) {
 	if err := m.loadJournal(); err != nil {
 		return nil, fmt.Errorf("network: %w", err)
 	}
-	if m.watcher, err = newWatcher(append([]string{opts.ConfDir}, opts.BinDirs...)); err != nil {
-		return nil, fmt.Errorf("network: watch %s: %w", opts.ConfDir, err)
-	}
 	m.rescan()
-	m.tasks.Go(func() { m.watcher.run(m.rescan) })
+	if m.watcher, err = newWatcher(append([]string{opts.ConfDir}, opts.BinDirs...)); err == nil {
+		m.tasks.Go(func() { m.watcher.run(m.rescan) })
+	} else {
+		m.log.Warn("CNI configuration can't be watched; it is read again from time to time", "dir", opts.ConfDir, "interval", tickInterval, "err", err)
+	}
 	m.tasks.Go(m.keepStatus)
 	return m, nil
 }
@@ -105,7 +107,10 @@ func (m *Manager) Close() error {
 	m.mu.Lock() // see retryDel
 	m.cancel()
 	m.mu.Unlock()
-	err := m.watcher.close()
+	var err error
+	if m.watcher != nil {
+		err = m.watcher.close()
+	}
 	m.tasks.Wait()
 	return err
 }
@@ -123,6 +128,8 @@ func (m *Manager) bounded(ctx context.Context) (context.Context, context.CancelF
 
 // rescan reads the configuration directory again.
 func (m *Manager) rescan() {
+	m.scanning.Lock()
+	defer m.scanning.Unlock()
 	found := scanDir(m.opts.ConfDir, m.opts.BinDirs)
 	old := m.scan.Load()
 	if old != nil && old.same(found) {

@@ -28,34 +28,58 @@ func CreateNetNS(path string) (err error) {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("create network namespace: %w", err)
 	}
-	done := make(chan error)
-	go func() { done <- pinNewNetNS(path) }()
-	if err := <-done; err != nil {
+	err = elsewhere(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		return setUpNetNS(path)
+	})
+	if err != nil {
 		return errors.Join(fmt.Errorf("create network namespace %s: %w", path, err), RemoveNetNS(path))
 	}
 	return nil
 }
 
-// pinNewNetNS needs a goroutine of its own: if its thread can't go back to the
-// node's namespace, the goroutine ends locked to it, and the thread with it.
-func pinNewNetNS(path string) error {
-	runtime.LockOSThread()
-	node, err := unix.Open(threadNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// insideNetNS runs fn on a thread that is in the namespace pinned at path.
+func insideNetNS(path string, fn func() error) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("open %s: %w", threadNetNS, err)
+		return fmt.Errorf("network namespace %s: %w", path, err)
 	}
-	defer unix.Close(node)
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("unshare: %w", err)
-	}
-	err = setUpNetNS(path)
-	if back := unix.Setns(node, unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, fmt.Errorf("return to the node's network namespace: %w", back))
-	}
-	runtime.UnlockOSThread()
-	return err
+	defer unix.Close(fd)
+	return elsewhere(func() error {
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", path, err)
+		}
+		return fn()
+	})
+}
+
+// elsewhere runs fn, which may change the network namespace of its thread, on
+// a thread that is then brought back to the node's. If that fails the thread
+// ends, for which fn has a goroutine of its own. It is not left to end always,
+// because the program's first thread can't.
+func elsewhere(fn func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		node, err := unix.Open(threadNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- fmt.Errorf("open %s: %w", threadNetNS, err)
+			return
+		}
+		defer unix.Close(node)
+		err = fn()
+		back := unix.Setns(node, unix.CLONE_NEWNET)
+		if back == nil {
+			runtime.UnlockOSThread()
+		} else {
+			back = fmt.Errorf("return to the node's network namespace: %w", back)
+		}
+		done <- errors.Join(err, back)
+	}()
+	return <-done
 }
 
 // setUpNetNS works on the calling thread's namespace.

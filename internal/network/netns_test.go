@@ -6,31 +6,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
-
-// inNetNS runs fn on a thread in the namespace at path. The thread ends with it.
-func inNetNS(t testing.TB, path string, fn func() error) error {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			defer unix.Close(fd)
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	return <-done
-}
 
 func TestNetNS(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "netns")
@@ -41,7 +21,7 @@ func TestNetNS(t *testing.T) {
 	if err := CreateNetNS(path); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second time: have error %v, want one that wraps fs.ErrExist", err)
 	}
-	err := inNetNS(t, path, func() error {
+	err := insideNetNS(path, func() error {
 		lo, err := net.InterfaceByName("lo")
 		if err != nil {
 			return err
@@ -123,17 +103,13 @@ func TestManyNetNSAtOnce(t *testing.T) {
 }
 
 // noThreadsLeft fails the test if threads stay in other namespaces than before.
-// Those of inNetNS may take a moment to end.
 func noThreadsLeft(t *testing.T, before map[string]bool) {
 	t.Helper()
-	eventually(t, "no thread left in another network namespace", func() bool {
-		for ns := range threadNamespaces(t) {
-			if !before[ns] {
-				return false
-			}
+	for ns := range threadNamespaces(t) {
+		if !before[ns] {
+			t.Errorf("a thread was left in %s", ns)
 		}
-		return true
-	})
+	}
 }
 
 // threadNamespaces are the network namespaces that threads of this process are in.

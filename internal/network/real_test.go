@@ -2,12 +2,15 @@ package network
 
 import (
 	"context"
+	"errors"
+	mrand "math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/google/go-cmp/cmp"
@@ -21,9 +24,7 @@ func TestBridge(t *testing.T) {
 	b := newBed(t)
 	b.conf("10.conflist", b.bridge(true))
 	m := b.manager()
-	if err := m.Ready(); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "ready", func() bool { return m.Ready() == nil })
 	pod := b.pod()
 	pod.Ports = []PortMapping{{HostPort: 18080, ContainerPort: 80, Protocol: "TCP"}, {ContainerPort: 81}}
 	result := b.add(m, pod)
@@ -79,14 +80,11 @@ func TestPortOnOneHostAddress(t *testing.T) {
 	b.del(m, one)
 }
 
-// plainBridge is a list of the bridge plugin alone, without masquerading: the
-// plugin can't end that for a pod whose interface is gone, and Debian's portmap
-// plugin fails every CHECK.
+// plainBridge is a list of the bridge plugin alone: Debian's portmap plugin
+// fails every CHECK.
 func (b *bed) plainBridge() object {
 	list := b.bridge(true)
-	bridge := list["plugins"].([]any)[0].(object)
-	delete(bridge, "ipMasq")
-	list["plugins"] = []any{bridge}
+	list["plugins"] = list["plugins"].([]any)[:1]
 	return list
 }
 
@@ -102,7 +100,7 @@ func TestCheck(t *testing.T) {
 	if err := m.Check(context.Background(), pod.ID); err != nil {
 		t.Error(err)
 	}
-	if err := inNetNS(t, pod.NetNS, func() error { return exec.Command("ip", "link", "del", IfName).Run() }); err != nil {
+	if err := insideNetNS(pod.NetNS, func() error { return exec.Command("ip", "link", "del", IfName).Run() }); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Check(context.Background(), pod.ID); err == nil {
@@ -113,7 +111,7 @@ func TestCheck(t *testing.T) {
 
 func TestDelAfterTheNamespaceIsGone(t *testing.T) {
 	b := newBed(t)
-	b.conf("10.conflist", b.plainBridge())
+	b.conf("10.conflist", b.bridge(true))
 	m := b.manager()
 	unpinned, rebooted := b.pod(), b.pod()
 	for _, pod := range []Pod{unpinned, rebooted} {
@@ -217,6 +215,82 @@ func TestRecoverGivesLeasesBack(t *testing.T) {
 			t.Errorf("a live pod has %v, want %v", r.IPs, given[pod.ID].IPs)
 		}
 		b.del(m, pod)
+	}
+}
+
+// TestDaemonKilledAtRandom kills a daemon (this program, run again) while it
+// attaches and detaches pods with the real plugins. The next one gives
+// everything back.
+func TestDaemonKilledAtRandom(t *testing.T) {
+	if dir := os.Getenv("GANTRY_TEST_KILLED_AT_RANDOM"); dir != "" {
+		upAndDown(t, dir)
+	}
+	b := newBed(t)
+	b.conf("10.conflist", b.bridge(false))
+	const pods, rounds = 3, 6
+	for range pods {
+		b.pod()
+	}
+	seed := time.Now().UnixNano()
+	t.Logf("seed %d", seed)
+	random := mrand.New(mrand.NewPCG(uint64(seed), 0))
+	for range rounds {
+		daemon := exec.Command("/proc/self/exe", "-test.run", "TestDaemonKilledAtRandom$")
+		daemon.Env = append(os.Environ(), "GANTRY_TEST_KILLED_AT_RANDOM="+b.dir)
+		if err := daemon.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.IntN(700)) * time.Millisecond)
+		if err := daemon.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = daemon.Wait() // it was killed
+	}
+	m := b.manager()
+	m.Recover(context.Background(), func(id.Pod) bool { return false })
+	eventually(t, "everything given back", func() bool { return len(m.formerPods()) == 0 })
+}
+
+// upAndDown attaches and detaches the pods with a namespace below dir, for ever.
+func upAndDown(t *testing.T, dir string) {
+	m, err := New(Options{
+		ConfDir:  filepath.Join(dir, "net.d"),
+		BinDirs:  []string{realPlugins()},
+		StateDir: filepath.Join(dir, "state"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespaces, err := filepath.Glob(filepath.Join(dir, "netns", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i, ns := range namespaces {
+		pod := Pod{ID: id.Pod(filepath.Base(ns)), NetNS: ns, Ports: []PortMapping{{HostPort: 18200 + i, ContainerPort: 80}}}
+		all.Go(func() {
+			for {
+				_, err := m.Add(context.Background(), pod)
+				if err = errors.Join(err, m.Del(context.Background(), pod.ID)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestShippedConfiguration(t *testing.T) {
+	body, err := os.ReadFile("../../conf/10-gantry-bridge.conflist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "10-gantry-bridge.conflist"), body, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if s := scanDir(dir, []string{realPlugins()}); s.unusable != nil || len(s.problems) > 0 {
+		t.Errorf("have %v, problems %v", s.unusable, s.problems)
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	statusInterval = 10 * time.Second
-	statusTimeout  = 5 * time.Second
+	tickInterval  = 10 * time.Second
+	statusTimeout = 5 * time.Second
 )
 
 // statusReply is what a network's plugins said to STATUS.
@@ -32,9 +32,10 @@ func (m *Manager) statusOf(n *configured) error {
 }
 
 // keepStatus asks the network's plugins for their STATUS whenever the
-// configuration changes and from time to time, if they can answer.
+// configuration changes and from time to time, if they can answer. It also
+// reads a configuration that can't be watched.
 func (m *Manager) keepStatus() {
-	tick := time.NewTicker(statusInterval)
+	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -42,6 +43,9 @@ func (m *Manager) keepStatus() {
 			return
 		case <-m.scanned:
 		case <-tick.C:
+			if m.watcher == nil || m.watcher.blind.Load() {
+				m.rescan()
+			}
 		}
 		s := m.scan.Load()
 		if s.unusable == nil && s.network.has11() {

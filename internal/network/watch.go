@@ -1,13 +1,16 @@
 package network
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,6 +23,10 @@ const (
 type watcher struct {
 	fs   *fsnotify.Watcher
 	dirs []string // absolute
+
+	// blind is set while something that exists is not watched: the node has
+	// no inotify watches left.
+	blind atomic.Bool
 
 	watched []string // what fs watches; used by run only
 	own     []string // of these: the directories, where links lead, and the directories in them
@@ -81,6 +88,7 @@ func (w *watcher) rearm() {
 		_ = w.fs.Remove(path) // fails if the directory is gone, and the watch with it
 	}
 	w.watched, w.own = nil, nil
+	w.blind.Store(false)
 	for _, dir := range w.dirs {
 		w.arm(dir)
 		if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {
@@ -115,7 +123,10 @@ func (w *watcher) add(path string) bool {
 	if slices.Contains(w.watched, path) {
 		return true
 	}
-	if w.fs.Add(path) != nil {
+	if err := w.fs.Add(path); err != nil {
+		if errors.Is(err, unix.ENOSPC) {
+			w.blind.Store(true)
+		}
 		return false
 	}
 	w.watched = append(w.watched, path)
