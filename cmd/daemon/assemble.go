@@ -174,7 +174,7 @@ func (d *daemon) recover(ctx context.Context) error {
 	for _, p := range d.pods.List(nil) {
 		known[p.ID()] = true
 	}
-	d.network.Recover(ctx, func(pod id.Pod) bool { return known[pod] })
+	go d.network.Recover(ctx, func(pod id.Pod) bool { return known[pod] })
 	return nil
 }
 
