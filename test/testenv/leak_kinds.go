@@ -194,10 +194,12 @@ func (e *Env) lasting(file string) bool {
 			return true
 		}
 	}
-	if file == e.Root+"/containers/.trash" { // empty, or what is in it is told
-		return true
+	// Directories that come with their first use; what is in them is told.
+	for _, dir := range []string{"/containers/.trash", "/network/cache", "/network/cache/results"} {
+		if file == e.Root+dir {
+			return true
+		}
 	}
-	// The roots of pods, runtimes and networks come with their first use and stay.
 	rel := strings.TrimPrefix(strings.TrimPrefix(file, e.RunRoot+"/"), e.Root+"/")
 	return !strings.Contains(rel, "/")
 }
