@@ -39,7 +39,8 @@ type Exec struct {
 	// did not start the process.
 	PidFile     string
 	processFile string
-	oomScoreAdj *int // of the container's process
+	oomScoreAdj *int     // of the container's process
+	detached    []string // the command line with --detach
 }
 
 // Close removes the files of the command. It may be called when Cmd has ended
@@ -80,9 +81,15 @@ func (r *Runtime) ExecCommand(ctx context.Context, id string, o ExecOptions) (*E
 		args = append(args, "--tty", "--console-socket", o.ConsoleSocket)
 	}
 	argv := r.argv(append(args, id)...)
+	e.detached = r.argv(append(append(args, "--detach"), id)...)
 	e.Cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
 	e.Cmd.Env = r.env
 	return e, nil
+}
+
+// waitThrough makes Cmd run the runtime through the program execwait.
+func (e *Exec) waitThrough(helper string) {
+	e.Cmd.Path, e.Cmd.Args = helper, append([]string{helper, e.PidFile}, e.detached...)
 }
 
 // readProcess reads the process of a specification and stops there: what

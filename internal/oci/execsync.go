@@ -41,6 +41,11 @@ type ExecSyncOptions struct {
 	// (cgroup.ProcsFiles): that is where a process is found that has left its
 	// parent, its session and its terminal.
 	CgroupProcs []string
+	// Helper is the program execwait, which gives the process no runtime to
+	// wait behind. Without it ("") the runtime itself is waited for; then runc
+	// does not return while a process left in the background holds the output
+	// open, and only the timeout ends that.
+	Helper string
 }
 
 // ExecResult is how a process in a container ended.
@@ -77,6 +82,9 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, o ExecSyncOptions) (_
 	command, err := r.ExecCommand(context.Background(), id, ExecOptions{Args: o.Args, Config: o.Config, Dir: o.Dir})
 	if err != nil {
 		return ExecResult{}, err
+	}
+	if o.Helper != "" {
+		command.waitThrough(o.Helper)
 	}
 	e := &execution{Exec: command, options: o, mark: r.newMark(), exited: make(chan struct{})}
 	defer func() { err = errors.Join(err, e.Close()) }()

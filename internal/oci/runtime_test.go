@@ -59,6 +59,7 @@ type running struct {
 	node   node.Facts
 	cgroup string
 	pid    int
+	helper string // for execs
 }
 
 const testUser, testGroup, extraGroup = 1234, 2345, 3456
@@ -201,7 +202,7 @@ func (c *running) remove() {
 func (c *running) options(timeout time.Duration, args ...string) ExecSyncOptions {
 	return ExecSyncOptions{
 		Args: args, Timeout: timeout, Config: c.config(), Dir: c.dir,
-		CgroupProcs: cgroup.ProcsFiles(c.node, c.cgroup),
+		CgroupProcs: cgroup.ProcsFiles(c.node, c.cgroup), Helper: c.helper,
 	}
 }
 

@@ -165,7 +165,9 @@ func (s *containerSpec) setEnv() error {
 	if s.in.HostnameValue != "" {
 		s.AddProcessEnv("HOSTNAME", s.in.HostnameValue)
 	}
-	s.AddProcessEnv("HOME", s.in.User.Home)
+	if s.in.User.Home != "" {
+		s.AddProcessEnv("HOME", s.in.User.Home)
+	}
 	if s.in.Image != nil {
 		for _, env := range s.in.Image.Env {
 			if name, value, ok := strings.Cut(env, "="); ok && name != "" {
