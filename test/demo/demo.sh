@@ -186,6 +186,7 @@ create_container() {
 	absent 'nginx: '
 }
 
+request_logged() { crictl logs "$ctr" 2>/dev/null | grep -q 'GET / HTTP/1.1'; }
 workers() { pgrep -P "$init" >/dev/null; }
 
 start_container() {
@@ -211,6 +212,7 @@ use_container() {
 	expect '^nameserver 8.8.8.8$'
 	show curl -sS --max-time 5 "http://$ip"
 	expect 'Welcome to nginx!'
+	eventually 'the request is in the log' request_logged
 	show crictl logs "$ctr"
 	expect 'GET / HTTP/1.1'
 }
