@@ -212,7 +212,7 @@ use_container() {
 	expect '^nameserver 8.8.8.8$'
 	show curl -sS --max-time 5 "http://$ip"
 	expect 'Welcome to nginx!'
-	eventually 'the request is in the log' request_logged
+	eventually request_logged
 	show crictl logs "$ctr"
 	expect 'GET / HTTP/1.1'
 }
