@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -72,28 +73,49 @@ func wantEqual[T comparable](t *testing.T, what string, got, want T) {
 	}
 }
 
-// initPID finds the process that a container's id is in the cgroup of and that
-// is the first of its kind: the one with the oldest start.
+// initPID finds a container's first process: of those in its cgroup the one
+// that started first. A PID alone tells nothing about age: PIDs wrap around.
 func initPID(t *testing.T, container string) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid := 0
+	first, oldest := 0, uint64(0)
 	for _, entry := range entries {
-		n, err := strconv.Atoi(entry.Name())
-		if err != nil || pid != 0 && n > pid {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || !strings.Contains(readProc(t, pid, "cgroup"), "/"+container) {
 			continue
 		}
-		if strings.Contains(readProc(t, n, "cgroup"), "/"+container) {
-			pid = n
+		started, parent := startOf(t, pid)
+		if first == 0 || started < oldest || started == oldest && parent != first {
+			first, oldest = pid, started
 		}
 	}
-	if pid == 0 {
+	if first == 0 {
 		t.Fatalf("no process is in a cgroup of container %s", container)
 	}
-	return pid
+	return first
+}
+
+// startOf returns when a process started, in ticks since the boot, and its
+// parent: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+func startOf(t *testing.T, pid int) (started uint64, parent int) {
+	t.Helper()
+	_, after, _ := strings.Cut(readProc(t, pid, "stat"), ") ")
+	fields := strings.Fields(after)
+	if len(fields) < 20 {
+		return math.MaxUint64, 0 // it is gone
+	}
+	started, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, err = strconv.Atoi(fields[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return started, parent
 }
 
 // readProc reads a file of /proc/PID; a process that is gone reads as "".
