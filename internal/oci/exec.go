@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 
 	rspec "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -89,7 +90,11 @@ func (r *Runtime) ExecCommand(ctx context.Context, id string, o ExecOptions) (*E
 
 // waitThrough makes Cmd run the runtime through the program execwait.
 func (e *Exec) waitThrough(helper string) {
-	e.Cmd.Path, e.Cmd.Args = helper, append([]string{helper, e.PidFile}, e.detached...)
+	score := ""
+	if e.oomScoreAdj != nil {
+		score = strconv.Itoa(*e.oomScoreAdj)
+	}
+	e.Cmd.Path, e.Cmd.Args = helper, append([]string{helper, score, e.PidFile}, e.detached...)
 }
 
 // readProcess reads the process of a specification and stops there: what

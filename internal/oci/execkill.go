@@ -44,15 +44,31 @@ func (r *Runtime) newMark() mark {
 func (e *execution) kill() error {
 	deadline := time.Now().Add(killTimeout)
 	for {
+		if err := e.killProcesses(deadline); err != nil {
+			return errors.Join(err, e.killRuntime(deadline))
+		}
+		if err := e.killRuntime(deadline); err != nil {
+			return err
+		}
+		// Until it ended the runtime may have started what nobody saw.
+		if len(e.processes()) == 0 {
+			return nil
+		}
+	}
+}
+
+// killProcesses kills what came of e, but for the runtime, until nothing is left.
+func (e *execution) killProcesses(deadline time.Time) error {
+	for {
 		victims := e.freeze(deadline)
 		if len(victims) == 0 {
-			return e.killRuntime(deadline)
+			return nil
 		}
 		for _, p := range victims {
 			p.signal(unix.SIGKILL)
 		}
 		if time.Now().After(deadline) {
-			return errors.Join(fmt.Errorf("%d of its processes do not die", len(victims)), e.killRuntime(deadline))
+			return fmt.Errorf("%d of its processes do not die", len(victims))
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -80,12 +96,16 @@ func (e *execution) freeze(deadline time.Time) []proc {
 }
 
 // killRuntime waits for the runtime, which ends when its process is gone, and
-// kills it and its process group if it does not.
+// kills it and its process group if it does not, or has not started one.
 func (e *execution) killRuntime(deadline time.Time) error {
+	grace := leaveGrace
+	if e.processID() == 0 {
+		grace = 0
+	}
 	select {
 	case <-e.exited:
 		return nil
-	case <-time.After(leaveGrace):
+	case <-time.After(grace):
 	}
 	err := unix.Kill(-e.Cmd.Process.Pid, unix.SIGKILL)
 	if errors.Is(err, unix.ESRCH) {

@@ -41,10 +41,10 @@ type ExecSyncOptions struct {
 	// (cgroup.ProcsFiles): that is where a process is found that has left its
 	// parent, its session and its terminal.
 	CgroupProcs []string
-	// Helper is the program execwait, which gives the process no runtime to
-	// wait behind. Without it ("") the runtime itself is waited for; then runc
-	// does not return while a process left in the background holds the output
-	// open, and only the timeout ends that.
+	// Helper is the program execwait: see execwait/execwait.c. Without it ("")
+	// runc does not return while a process left in the background holds the
+	// output open, so that only the timeout ends that; and under crun the
+	// process has the daemon's OOM score.
 	Helper string
 }
 
@@ -132,7 +132,6 @@ func (e *execution) start() error {
 	if err != nil {
 		return errors.Join(err, e.stdout.r.Close(), e.stderr.r.Close())
 	}
-	e.setOOMScore()
 	go e.stdout.read()
 	go e.stderr.read()
 	if p, ok := readProc(e.Cmd.Process.Pid); ok {
@@ -157,17 +156,6 @@ func (e *execution) startMarked() error {
 	err := e.Cmd.Start()
 	// 0 brings back the thread's default. It can't fail where the above did not.
 	return errors.Join(err, unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0))
-}
-
-// setOOMScore gives the runtime the OOM score of the container's own process,
-// which its children inherit: crun's exec leaves it at the daemon's, which a
-// service manager may have set so low that the kernel spares what runs here.
-func (e *execution) setOOMScore() {
-	if e.oomScoreAdj == nil {
-		return
-	}
-	// Raising is always allowed; where it is not raised, the daemon's stays.
-	_ = os.WriteFile(procPath(e.Cmd.Process.Pid, "oom_score_adj"), strconv.AppendInt(nil, int64(*e.oomScoreAdj), 10), 0)
 }
 
 // finishOutput ends the reading of both outputs, at the latest after grace.

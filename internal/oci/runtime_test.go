@@ -345,11 +345,22 @@ func TestHungRuntime(t *testing.T) {
 			t.Errorf("%s took %s", name, took)
 		}
 		for _, pid := range readPIDs(child) {
-			if p, ok := readProc(pid); ok && p.state != 'Z' {
+			if !eventually(func() bool { p, ok := readProc(pid); return !ok || p.state == 'Z' }) {
 				t.Errorf("%s leaves process %d", name, pid)
 			}
 		}
 	}
+}
+
+// eventually gives what was killed a moment to be gone.
+func eventually(done func() bool) bool {
+	for range 100 {
+		if done() {
+			return true
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return false
 }
 
 func TestRuntimeEnv(t *testing.T) {
