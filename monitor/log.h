@@ -76,7 +76,8 @@ int log_open(struct log_sink *sink, const char *path);
 int log_reopen(struct log_sink *sink);
 void log_close(struct log_sink *sink);
 
-/* Starts a batch. now is the wall clock, now_ms a monotonic one. */
+/* Starts a batch whose sink, stream, buf and now_ms (a monotonic clock) are set.
+ * now is the wall clock. */
 void log_begin(struct log_batch *b, struct log_time *clock, const struct timespec *now);
 
 /*

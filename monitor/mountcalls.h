@@ -10,21 +10,6 @@
 #ifndef MOVE_MOUNT_SET_GROUP
 #define MOVE_MOUNT_SET_GROUP 0x00000100
 #endif
-#ifndef MOUNT_ATTR_SIZE_VER0
-struct mount_attr {
-	__u64 attr_set;
-	__u64 attr_clr;
-	__u64 propagation;
-	__u64 userns_fd;
-};
-#endif
-#ifndef SYS_mount_setattr
-#define SYS_mount_setattr 442
-#endif
-#ifndef AT_RECURSIVE
-#define AT_RECURSIVE 0x8000
-#endif
-
 static inline int call_mount(const char *source, const char *target, const char *type, unsigned long flags,
 			     const char *options)
 {
@@ -54,11 +39,6 @@ static inline int call_fsconfig(int fs, unsigned command, const char *key, const
 static inline int call_fsmount(int fs)
 {
 	return (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0);
-}
-
-static inline int call_mount_setattr(int fd, struct mount_attr *attr)
-{
-	return (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, attr, sizeof(*attr));
 }
 
 #endif

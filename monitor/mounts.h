@@ -18,10 +18,9 @@
 int mounts_enter(const struct create_request *r, const int *namespaces, struct text *error);
 
 /*
- * Makes an overlay, or for a single read-only layer a bind mount of it, that is
- * attached nowhere yet: a descriptor for move_mount, or a negative errno with a
- * sentence in error. On a kernel that can't do so it is mounted on the target
- * at once and the result is MOUNT_DONE.
+ * Makes an overlay that is attached nowhere yet: a descriptor for move_mount, or
+ * a negative errno with a sentence in error. On a kernel that can't do so it is
+ * mounted on the target at once and the result is MOUNT_DONE.
  */
 #define MOUNT_DONE 0x7fffffff
 int overlay_make(const struct mount_request *m, struct text *error);

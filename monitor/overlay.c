@@ -173,26 +173,17 @@ static int mount_classic(const struct mount_request *m, struct text *error)
 	return MOUNT_DONE;
 }
 
-/* One layer alone is no overlay: a read-only view of it is the same. */
-static int bind_layer(const char *layer, struct text *error)
-{
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE };
-	AUTO_CLOSE int fd = call_open_tree(AT_FDCWD, layer, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-
-	if (fd < 0 || call_mount_setattr(fd, &attr) < 0) {
-		int rc = -errno;
-
-		text_add(error, ": ");
-		text_add(error, layer);
-		return rc;
-	}
-	return take_fd(&fd);
-}
-
 int overlay_make(const struct mount_request *m, struct text *error)
 {
+	/* One layer alone is no overlay: the empty target goes below it. A
+	 * read-only bind mount would not do, as runtimes may lift that. */
+	const char *two[] = { m->lower[0], m->target };
+	struct mount_request filled = *m;
+
 	text_add(error, "mount overlay");
-	if (!m->upper && m->lower_count == 1)
-		return bind_layer(m->lower[0], error);
-	return has_lowerdir_plus(m) ? make_detached(m, error) : mount_classic(m, error);
+	if (!m->upper && m->lower_count == 1) {
+		filled.lower = two;
+		filled.lower_count = 2;
+	}
+	return has_lowerdir_plus(&filled) ? make_detached(&filled, error) : mount_classic(&filled, error);
 }

@@ -26,6 +26,7 @@ static void begin(struct monitor *m, struct stream *s, struct log_batch *b)
 	b->buf = loop_scratch(m)->records;
 	b->now_ms = m->now;
 	log_begin(b, &m->log_time, &now);
+	b->force = s->container->state == GM_STATE_EXITED; /* it may be the last chance */
 }
 
 /* Keeps the unfinished line until its rest comes. */

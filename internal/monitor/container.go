@@ -55,7 +55,7 @@ type Mount struct {
 
 // Overlay is an overlay mount.
 type Overlay struct {
-	Target      string
+	Target      string   // an empty directory
 	Lower       []string // top layer first; at least one
 	Upper, Work string   // both empty: read-only
 	Options     []string // such as "volatile" or "metacopy=on"

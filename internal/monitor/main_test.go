@@ -30,6 +30,9 @@ type tools struct {
 var shared tools
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(helperEnv); dir != "" {
+		os.Exit(connectAndTell(dir))
+	}
 	os.Exit(run(m))
 }
 
@@ -67,6 +70,20 @@ func buildMonitor() error {
 		return buildC("monitor", shared.monitor, "sanitized", "REPORT="+report())
 	}
 	return buildC("monitor", shared.monitor)
+}
+
+// connectAndTell is the helper of a test about who may connect.
+func connectAndTell(dir string) int {
+	_, err := Connect(context.Background(), dir, nil)
+	switch {
+	case err == nil:
+		fmt.Println("accepted")
+	case errors.Is(err, ErrDisconnected):
+		fmt.Println("refused")
+	default:
+		fmt.Println(err)
+	}
+	return 0
 }
 
 func failed(err error) int {
