@@ -27,7 +27,8 @@ type Pod struct {
 	Runtime      *oci.Runtime
 	CgroupParent string // the cgroup path under which every container of the pod gets its own
 	Hostname     string
-	// Monitor returns the pod's live monitor, or an error that says why there is none.
+	// Monitor returns the pod's live monitor, or an error that says why there is
+	// none: of kind Unavailable if there may be one later.
 	Monitor func() (*monitor.Client, error)
 	// PausePID is the pause container's init, which holds the pod's namespaces.
 	PausePID func() int

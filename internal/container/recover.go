@@ -141,7 +141,11 @@ func (m *Manager) undoCreate(c *Container) {
 }
 
 func (c *Container) undoInterrupted(ctx context.Context) error {
-	if mon, err := c.pod.Monitor(); err == nil {
+	mon, err := c.pod.Monitor()
+	if errkind.Of(err) == errkind.Unavailable {
+		return err // it may be at the creation still
+	}
+	if err == nil {
 		if err := mon.AwaitCreate(ctx, c.Record.ID); err != nil && !errors.Is(err, monitor.ErrDisconnected) {
 			return err
 		}

@@ -144,7 +144,7 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 		dir:     filepath.Join(m.podsDir(), string(rec.ID)),
 		runtime: rt,
 		log:     m.log.With("pod", rec.ID),
-		pauseUp: make(chan struct{}),
+		pauseGone: make(chan struct{}),
 	}
 	p.status.Store(&Status{})
 	p.host = container.Pod{

@@ -173,7 +173,7 @@ func (m *Manager) onExit(p *Pod) func(id.Container, monitor.Exit) {
 // pauseEnded marks a ready pod as broken: its namespaces are gone.
 func (m *Manager) pauseEnded(p *Pod, why string) {
 	p.mu.Lock()
-	p.ended.Do(func() { close(p.pauseUp) })
+	p.ended.Do(func() { close(p.pauseGone) })
 	p.mu.Unlock()
 	p.settle(Broken, why)
 }

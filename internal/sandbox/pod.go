@@ -92,8 +92,8 @@ type Pod struct {
 	mu      sync.Mutex      // guards transitions of status, phase on disk, and mon
 	mon     *monitor.Client // nil while there is none
 	status  atomic.Pointer[Status]
-	pauseUp chan struct{} // closed when the pause container has ended
-	ended   sync.Once     // closes pauseUp
+	pauseGone chan struct{} // closed when the pause container has ended
+	ended   sync.Once     // closes pauseGone
 }
 
 // ID is the pod's id.
@@ -114,14 +114,18 @@ func (p *Pod) HostNetwork() bool { return hostNetwork(p.Config()) }
 func (p *Pod) netns() string  { return filepath.Join(p.dir, netnsFile) }
 func (p *Pod) bundle() string { return filepath.Join(p.dir, bundleDir) }
 
-// Monitor returns the live connection to the pod's monitor.
+// Monitor returns the live connection to the pod's monitor. The error is of
+// kind Unavailable while the monitor may still answer, else of kind Precondition.
 func (p *Pod) Monitor() (*monitor.Client, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mon == nil {
-		return nil, errkind.Errorf(errkind.Unavailable, "pod %s has no monitor", p.Record.ID)
+	switch {
+	case p.mon != nil:
+		return p.mon, nil
+	case p.Status().State == Ready:
+		return nil, errkind.Errorf(errkind.Unavailable, "the monitor of pod %s does not answer", p.Record.ID)
 	}
-	return p.mon, nil
+	return nil, errkind.Errorf(errkind.Precondition, "pod %s has no monitor any more", p.Record.ID)
 }
 
 func (p *Pod) setMonitor(c *monitor.Client) {

@@ -127,7 +127,7 @@ func (p *Pod) publishReady(st Status) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
-	case <-p.pauseUp:
+	case <-p.pauseGone:
 		return errkind.Errorf(errkind.Other, "the pause container ended at once")
 	default:
 	}

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/flight"
+	"github.com/gantry-cri/gantry/internal/monitor"
 	"github.com/gantry-cri/gantry/internal/network"
 )
 
@@ -140,14 +142,32 @@ func (m *Manager) endMonitor(ctx context.Context, p *Pod) error {
 		}
 	}
 	if mon, err := p.Monitor(); err == nil {
-		ctx, cancel := context.WithTimeout(ctx, monitorExit)
-		defer cancel()
-		if err := mon.Shutdown(ctx); err != nil {
+		if err := p.shutDown(ctx, mon); err != nil {
 			p.log.Warn("monitor did not end when asked; killing it", "err", err)
+			if err := unix.Kill(mon.PID(), unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("kill the monitor: %w", err)
+			}
 		}
 	}
 	if err := cgroup.KillAll(ctx, m.monitorNode, p.monitorCgroup()); err != nil {
 		return fmt.Errorf("end the monitor: %w", err)
 	}
 	return cgroup.Remove(ctx, m.monitorNode, p.monitorCgroup())
+}
+
+// shutDown asks the monitor to end. It refuses while it has not yet seen the
+// end of the pause container, which was killed just now: then it is asked again.
+func (p *Pod) shutDown(ctx context.Context, mon *monitor.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, monitorExit)
+	defer cancel()
+	err := mon.Shutdown(ctx)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	select {
+	case <-p.pauseGone:
+		return mon.Shutdown(ctx)
+	case <-ctx.Done():
+		return err
+	}
 }
