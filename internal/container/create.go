@@ -193,10 +193,10 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 		ConsoleSocket: console,
 		Timeout:       c.env.CreateTimeout,
 		Mounts: []monitor.Mount{{Overlay: &monitor.Overlay{
-			Target: filepath.Join(c.Dir(), rootfsDir),
-			Lower:  root.Lower,
-			Upper:  root.Upper,
-			Work:   root.Work,
+			Target:  filepath.Join(c.Dir(), rootfsDir),
+			Lower:   root.Lower,
+			Upper:   root.Upper,
+			Work:    root.Work,
 			Options: root.Options(),
 		}}},
 	}

@@ -140,10 +140,10 @@ func (m *Manager) limit() time.Duration {
 // newPod returns the pod of a record, with nothing of it running.
 func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 	p := &Pod{
-		Record:  rec,
-		dir:     filepath.Join(m.podsDir(), string(rec.ID)),
-		runtime: rt,
-		log:     m.log.With("pod", rec.ID),
+		Record:    rec,
+		dir:       filepath.Join(m.podsDir(), string(rec.ID)),
+		runtime:   rt,
+		log:       m.log.With("pod", rec.ID),
 		pauseGone: make(chan struct{}),
 	}
 	p.status.Store(&Status{})

@@ -89,11 +89,11 @@ type Pod struct {
 	// Stop waits for the ones under way.
 	op sync.RWMutex
 
-	mu      sync.Mutex      // guards transitions of status, phase on disk, and mon
-	mon     *monitor.Client // nil while there is none
-	status  atomic.Pointer[Status]
+	mu        sync.Mutex      // guards transitions of status, phase on disk, and mon
+	mon       *monitor.Client // nil while there is none
+	status    atomic.Pointer[Status]
 	pauseGone chan struct{} // closed when the pause container has ended
-	ended   sync.Once     // closes pauseGone
+	ended     sync.Once     // closes pauseGone
 }
 
 // ID is the pod's id.
