@@ -2,13 +2,28 @@ package streaming
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
 	"net"
+	"os"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The library takes connections over from the HTTP server, which then does
 // not notice their end any more. A watched connection does: its context ends
 // with it, so that a session whose client vanished is cleaned up.
+
+const (
+	// unreadGrace is how long what a client sent before it vanished may wait
+	// to be read, where the session is slow to take it.
+	unreadGrace = time.Second
+	// lingerTime bounds how long what a client still sends is dropped after
+	// the session, so that closing does not destroy what it has yet to read.
+	lingerTime = 10 * time.Second
+)
 
 // watched is a listener of watched connections.
 type watched struct{ net.Listener }
@@ -18,30 +33,106 @@ func (l watched) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watchedConn{Conn: c, gone: make(chan struct{})}, nil
+	w := &watchedConn{Conn: c, gone: make(chan struct{})}
+	w.watchHangup()
+	return w, nil
 }
 
-// watchedConn closes gone once it was closed or reading from it failed.
+// watchedConn closes gone once it was closed or its client has gone, even if
+// nobody reads from it at that time.
 type watchedConn struct {
 	net.Conn
-	once sync.Once
-	gone chan struct{}
+	socket *os.File // a duplicate for watching; nil if there can be none
+	once   sync.Once
+	gone   chan struct{}
 }
 
 func (c *watchedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil && !isTimeout(err) {
-		c.end()
+		c.abandon()
 	}
 	return n, err
 }
 
+// Close says that nothing more is sent and returns. What the client sends
+// until it closes its end, too, is dropped: closing a socket with unread input
+// would make the kernel drop the output that the client has not read yet.
 func (c *watchedConn) Close() error {
+	select {
+	case <-c.gone: // or closed already
+		return c.Conn.Close()
+	default:
+	}
 	c.end()
-	return c.Conn.Close()
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return c.Conn.Close()
+	}
+	go func() {
+		if c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+			io.Copy(io.Discard, c.Conn) //nolint:errcheck // however it ends, it is the end
+		}
+		c.Conn.Close() //nolint:errcheck // nothing is left to lose
+	}()
+	return nil
 }
 
-func (c *watchedConn) end() { c.once.Do(func() { close(c.gone) }) }
+func (c *watchedConn) end() {
+	c.once.Do(func() {
+		close(c.gone)
+		if c.socket != nil {
+			c.socket.Close() //nolint:errcheck // a duplicate
+		}
+	})
+}
+
+// abandon ends c for a client that has gone: whoever still writes to it, or
+// reads, gets an error.
+func (c *watchedConn) abandon() {
+	c.end()
+	c.Conn.Close() //nolint:errcheck // nobody is there to miss anything
+}
+
+// watchHangup abandons c when the client has closed its end of the connection.
+// Reading tells that only if all that it sent before is read, and a session
+// need not do that: a command may ignore its input.
+func (c *watchedConn) watchHangup() {
+	under := c.Conn
+	if t, ok := under.(*tls.Conn); ok {
+		under = t.NetConn()
+	}
+	tcp, ok := under.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	var err error
+	if c.socket, err = tcp.File(); err != nil {
+		return
+	}
+	raw, err := c.socket.SyscallConn()
+	if err != nil {
+		return
+	}
+	go func() {
+		if raw.Read(hungUp) != nil {
+			return // it was closed on this side
+		}
+		select {
+		case <-time.After(unreadGrace):
+			c.abandon()
+		case <-c.gone:
+		}
+	}()
+}
+
+// hungUp reports whether the peer of a socket sends no more.
+func hungUp(fd uintptr) bool {
+	const hangup = unix.POLLRDHUP | unix.POLLHUP | unix.POLLERR
+	polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(polled, 0)
+	return err == nil && n > 0 && polled[0].Revents&hangup != 0
+}
 
 // isTimeout tells a deadline that passed (the HTTP server sets one to get the
 // connection back from its background read) from the connection's end.

@@ -13,15 +13,21 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
+	"strconv"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/cri-streaming/pkg/streaming"
+	"k8s.io/klog/v2"
+
+	"github.com/gantry-cri/gantry/internal/errkind"
 )
 
+// ForwardLibraryLogs sends the streaming library's log, which is one for the
+// whole process, to log. What it calls errors are sessions that failed.
+func ForwardLibraryLogs(log *slog.Logger) { klog.SetSlogLogger(log) }
+
 // Size is a terminal's size in characters.
-type Size struct{ Columns, Rows uint16 }
+type Size = struct{ Columns, Rows uint16 }
 
 // Streams are the client's ends of one session. What the client did not ask
 // for is nil. With a TTY there is no Err.
@@ -56,7 +62,8 @@ func (e *ExitError) ExitStatus() int { return e.Code }
 // Options say where and how to serve.
 type Options struct {
 	// Address is host:port; port 0 takes a free one. The URLs handed out name
-	// it, so that the kubelet must be able to reach it.
+	// it, so that the kubelet must be able to reach it; for a wildcard they
+	// name 127.0.0.1.
 	Address string
 	// TLS serves HTTPS; nil serves HTTP.
 	TLS *tls.Config
@@ -68,7 +75,10 @@ type Options struct {
 
 // Server hands out URLs and serves them. Make one with New.
 type Server struct {
-	lib      streaming.Server
+	tickets  tickets
+	backend  Backend
+	base     string // of the URLs: scheme://host:port
+	idle     time.Duration
 	http     *http.Server
 	listener net.Listener
 	log      *slog.Logger
@@ -80,27 +90,35 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("streaming: %w", err)
 	}
-	cfg := streaming.DefaultConfig
-	cfg.Addr = listener.Addr().String()
-	cfg.BaseURL = &url.URL{Scheme: "http", Host: cfg.Addr}
-	cfg.StreamIdleTimeout = o.IdleTimeout
+	s := &Server{backend: o.Backend, idle: o.IdleTimeout, log: o.Log}
+	s.base = "http://" + reachable(listener.Addr())
 	if o.TLS != nil {
-		cfg.BaseURL.Scheme = "https"
+		s.base = "https://" + reachable(listener.Addr())
 		listener = tls.NewListener(listener, o.TLS)
 	}
-	lib, err := streaming.NewServer(cfg, adapter{o.Backend})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("streaming: %w", err), listener.Close())
-	}
-	s := &Server{lib: lib, listener: watched{listener}, log: o.Log}
+	s.listener = watched{listener}
 	s.http = &http.Server{
-		Handler:           lib,
+		Handler:           &s.tickets,
 		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       time.Minute,
 		ConnContext:       connContext,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 	return s, nil
 }
+
+// reachable is a listener's address as a client on this node can name it: a
+// wildcard is none.
+func reachable(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
+}
+
+// Addr is where the server listens, as URLs name it.
+func (s *Server) Addr() string { return s.base }
 
 // Serve answers until Close.
 func (s *Server) Serve() error {
@@ -110,20 +128,54 @@ func (s *Server) Serve() error {
 	return nil
 }
 
-// Close ends the listening and every session.
+// Close ends the listening and every connection that no session has taken over.
 func (s *Server) Close() error { return s.http.Close() }
+
+// The kinds of sessions, which are also the first parts of their paths.
+const (
+	kindExec        = "exec"
+	kindAttach      = "attach"
+	kindPortForward = "portforward"
+)
 
 // Exec returns the URL at which a session runs the requested command.
 func (s *Server) Exec(req *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	return s.lib.GetExec(req)
+	o := wanted{req.GetStdin(), req.GetStdout(), req.GetStderr(), req.GetTty()}
+	url, err := s.issueCommand(kindExec, req.GetContainerId(), o, func(ctx context.Context, streams Streams) error {
+		return s.backend.Exec(ctx, req.GetContainerId(), req.GetCmd(), streams)
+	})
+	return &runtimeapi.ExecResponse{Url: url}, err
 }
 
 // Attach returns the URL at which a session is attached to a container.
 func (s *Server) Attach(req *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	return s.lib.GetAttach(req)
+	o := wanted{req.GetStdin(), req.GetStdout(), req.GetStderr(), req.GetTty()}
+	url, err := s.issueCommand(kindAttach, req.GetContainerId(), o, func(ctx context.Context, streams Streams) error {
+		return s.backend.Attach(ctx, req.GetContainerId(), streams)
+	})
+	return &runtimeapi.AttachResponse{Url: url}, err
+}
+
+func (s *Server) issueCommand(kind, container string, o wanted, run command) (string, error) {
+	switch {
+	case o.tty && o.stderr:
+		return "", errkind.Errorf(errkind.Invalid, "%s in container %s: a terminal has no stderr of its own: ask for stdout only", kind, container)
+	case !o.stdin && !o.stdout && !o.stderr:
+		return "", errkind.Errorf(errkind.Invalid, "%s in container %s: none of stdin, stdout and stderr is asked for", kind, container)
+	}
+	return s.issue(kind, s.serveCommand(kind, o, run))
 }
 
 // PortForward returns the URL at which ports of a pod are forwarded.
 func (s *Server) PortForward(req *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
-	return s.lib.GetPortForward(req)
+	url, err := s.issue(kindPortForward, s.servePortForward(req.GetPodSandboxId(), req.GetPort()))
+	return &runtimeapi.PortForwardResponse{Url: url}, err
+}
+
+func (s *Server) issue(kind string, serve http.HandlerFunc) (string, error) {
+	path, err := s.tickets.issue(kind, serve)
+	if err != nil {
+		return "", err
+	}
+	return s.base + path, nil
 }
