@@ -41,7 +41,7 @@ type ExecSyncOptions struct {
 	// (cgroup.ProcsFiles): that is where a process is found that has left its
 	// parent, its session and its terminal.
 	CgroupProcs []string
-	// Helper is the program execwait: see execwait/execwait.c. Without it ("")
+	// Helper is the program execwait: see execwait/ in the repository's root. Without it ("")
 	// runc does not return while a process left in the background holds the
 	// output open, so that only the timeout ends that; and under crun the
 	// process has the daemon's OOM score.

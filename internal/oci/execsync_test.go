@@ -20,7 +20,7 @@ import (
 // TestExecSync runs one container of each runtime through everything that an
 // exec can do, with the helper and without.
 func TestExecSync(t *testing.T) {
-	helper := buildC(t, "execwait/execwait.c")
+	helper := buildC(t, "../../execwait/execwait.c")
 	for _, name := range runtimes {
 		t.Run(name+"/direct", func(t *testing.T) { testExecSync(t, name, "") })
 		t.Run(name+"/helper", func(t *testing.T) { testExecSync(t, name, helper) })
@@ -276,7 +276,7 @@ func TestReadProcess(t *testing.T) {
 func BenchmarkExec(b *testing.B) {
 	for _, name := range runtimes {
 		c := startContainer(b, openRuntime(b, name), "sleep", "1000")
-		helper := buildC(b, "execwait/execwait.c")
+		helper := buildC(b, "../../execwait/execwait.c")
 		b.Run(name+"/helper", func(b *testing.B) {
 			c.helper = helper
 			for b.Loop() {

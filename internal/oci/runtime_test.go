@@ -3,7 +3,6 @@ package oci
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -64,7 +63,15 @@ type running struct {
 
 const testUser, testGroup, extraGroup = 1234, 2345, 3456
 
+// startContainer starts a container of the driver's tests.
 func startContainer(t testing.TB, r *Runtime, args ...string) *running {
+	t.Helper()
+	return startSpec(t, r, func(c *running) *rspec.Spec { return c.driverSpec(args) })
+}
+
+// startSpec starts the container that spec, which may call for the container's
+// own fields, describes.
+func startSpec(t testing.TB, r *Runtime, spec func(c *running) *rspec.Spec) *running {
 	t.Helper()
 	facts, err := node.Probe()
 	if err != nil {
@@ -75,7 +82,10 @@ func startContainer(t testing.TB, r *Runtime, args ...string) *running {
 	if err := os.Chmod(c.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c.writeBundle(args)
+	c.makeRootFS()
+	if err := WriteBundle(c.dir, spec(c)); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(c.remove)
 	c.create()
 	if err := r.Start(t.Context(), c.id); err != nil {
@@ -86,9 +96,12 @@ func startContainer(t testing.TB, r *Runtime, args ...string) *running {
 
 func (c *running) config() string { return filepath.Join(c.dir, "config.json") }
 
-func (c *running) writeBundle(args []string) {
-	rootfs := filepath.Join(c.dir, "rootfs")
-	for _, dir := range []string{"usr", "proc", "dev", "tmp"} {
+func (c *running) rootfs() string { return filepath.Join(c.dir, "rootfs") }
+
+// makeRootFS makes a root file system that wants /usr mounted.
+func (c *running) makeRootFS() {
+	rootfs := c.rootfs()
+	for _, dir := range []string{"usr", "proc", "dev", "sys", "tmp", "etc"} {
 		if err := os.MkdirAll(filepath.Join(rootfs, dir), 0o755); err != nil {
 			c.t.Fatal(err)
 		}
@@ -98,8 +111,12 @@ func (c *running) writeBundle(args []string) {
 			c.t.Fatal(err)
 		}
 	}
+}
+
+// driverSpec describes a container whose process has a bit of everything.
+func (c *running) driverSpec(args []string) *rspec.Spec {
 	score := 321
-	spec := rspec.Spec{
+	spec := &rspec.Spec{
 		Version: c.r.OCIVersion(),
 		Root:    &rspec.Root{Path: "rootfs"},
 		Process: &rspec.Process{
@@ -121,13 +138,7 @@ func (c *running) writeBundle(args []string) {
 		},
 	}
 	spec.Linux.Seccomp.Syscalls = []rspec.LinuxSyscall{{Names: []string{"sethostname"}, Action: rspec.ActErrno}}
-	body, err := json.Marshal(spec)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if err := os.WriteFile(c.config(), body, 0o600); err != nil {
-		c.t.Fatal(err)
-	}
+	return spec
 }
 
 // create runs the runtime's create as the monitor does.
