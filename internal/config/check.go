@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,6 +59,17 @@ func each(check func(string) error) func([]string) error {
 func notEmpty(list []string) error {
 	if len(list) == 0 {
 		return fmt.Errorf("want at least one")
+	}
+	return nil
+}
+
+// host accepts an address or a host name to listen on, without a port.
+func host(s string) error {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return nil
+	}
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '.' && r != '-' }) {
+		return fmt.Errorf("want an address or a host name without a port, have %q", s)
 	}
 	return nil
 }

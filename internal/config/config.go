@@ -42,6 +42,12 @@ type Config struct {
 	LogSizeMax     int64  // bytes; -1 means unlimited
 	ExecOutputMax  int64  // bytes
 
+	StreamAddress     string // a host name or an address
+	StreamPort        int    // 0 means a free one
+	StreamTLSCert     string // "" means no TLS
+	StreamTLSKey      string
+	StreamIdleTimeout time.Duration
+
 	LogLevel           string
 	LogFormat          string
 	GRPCMaxMessageSize int // bytes

@@ -59,6 +59,17 @@ func keys() []key[Config] {
 		{"exec_output_max", "Most bytes that ExecSync returns of each of stdout and stderr; more is dropped.",
 			number(func(c *Config) *int64 { return &c.ExecOutputMax }, 16<<20, between(1, 1<<30))},
 
+		{"stream_address", "Address on which exec, attach and port-forward are served to the kubelet. Whoever reaches it and has seen a URL can use it, so keep it on loopback or set stream_tls_cert.",
+			text(func(c *Config) *string { return &c.StreamAddress }, "127.0.0.1", host)},
+		{"stream_port", "TCP port on which they are served. 0 takes a free one.",
+			number(func(c *Config) *int { return &c.StreamPort }, 0, between(0, 65535))},
+		{"stream_tls_cert", "File with the certificate (PEM, with its chain) that they are served with. Empty means plain HTTP. Read again when it changes.",
+			text(func(c *Config) *string { return &c.StreamTLSCert }, "", orEmpty(absolute))},
+		{"stream_tls_key", "File with the key of stream_tls_cert (PEM).",
+			text(func(c *Config) *string { return &c.StreamTLSKey }, "", orEmpty(absolute))},
+		{"stream_idle_timeout", "A session over which nothing was sent for so long is ended.",
+			duration(func(c *Config) *time.Duration { return &c.StreamIdleTimeout }, 4*time.Hour, positive)},
+
 		{"log_level", "Least level of the daemon's own log: debug, info, warn or error.",
 			text(func(c *Config) *string { return &c.LogLevel }, "info", oneOf("debug", "info", "warn", "error"))},
 		{"log_format", "Format of the daemon's own log: text or json.",

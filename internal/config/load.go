@@ -165,6 +165,12 @@ func (l *Loaded) validate() error {
 	if len(l.PauseCommand) > 0 && l.PauseImage == "" {
 		return l.fault("pause_command", "needs a pause_image")
 	}
+	if l.StreamTLSCert != "" && l.StreamTLSKey == "" {
+		return l.fault("stream_tls_cert", "needs a stream_tls_key")
+	}
+	if l.StreamTLSKey != "" && l.StreamTLSCert == "" {
+		return l.fault("stream_tls_key", "needs a stream_tls_cert")
+	}
 	return nil
 }
 
