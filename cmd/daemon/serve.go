@@ -57,7 +57,7 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(cfg.GRPCMaxMessageSize),
 		grpc.MaxSendMsgSize(cfg.GRPCMaxMessageSize),
-		grpc.UnaryInterceptor(server.Unary(log)),
+		grpc.ChainUnaryInterceptor(newTrimmer().unary, server.Unary(log)),
 		grpc.StreamInterceptor(server.Stream(log)),
 	)
 	d.server.Register(g)

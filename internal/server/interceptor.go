@@ -51,7 +51,7 @@ func Stream(log *slog.Logger) grpc.StreamServerInterceptor {
 func logCall(ctx context.Context, log *slog.Logger, method string, start time.Time, err error) {
 	name := path.Base(method)
 	level := slog.LevelDebug
-	if mutates[name] {
+	if Mutates(method) {
 		level = slog.LevelInfo
 	}
 	attrs := []slog.Attr{slog.String("rpc", name), slog.Duration("took", time.Since(start).Round(time.Microsecond))}
@@ -64,6 +64,9 @@ func logCall(ctx context.Context, log *slog.Logger, method string, start time.Ti
 	}
 	log.LogAttrs(ctx, level, "call", attrs...)
 }
+
+// Mutates reports whether a method, by its full name, changes something.
+func Mutates(method string) bool { return mutates[path.Base(method)] }
 
 var mutates = map[string]bool{
 	"RunPodSandbox": true, "StopPodSandbox": true, "RemovePodSandbox": true,
