@@ -52,7 +52,7 @@ func killV2(ctx context.Context, dir string) (bool, error) {
 		}
 		return false, err
 	}
-	defer events.Close() //nolint:errcheck // opened for reading only
+	defer events.Close() // opened for reading only
 	switch err := os.WriteFile(kill, []byte("1"), 0); {
 	case errors.Is(err, unix.ENOENT):
 		return !exists(dir), nil
@@ -179,7 +179,7 @@ func (vs victims) killAndWait(ctx context.Context) error {
 
 func (vs victims) close() {
 	for _, v := range vs {
-		unix.Close(v.fd) //nolint:errcheck // a pidfd has nothing to lose
+		unix.Close(v.fd) // a pidfd has nothing to lose
 	}
 }
 

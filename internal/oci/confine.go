@@ -77,14 +77,16 @@ func containerSeccomp(sc *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.
 	if sc.GetSeccomp() != nil {
 		return sc.GetSeccomp()
 	}
-	return profileOf(sc.GetSeccompProfilePath()) //nolint:staticcheck // old clients set it
+	//lint:ignore SA1019 old clients still set it
+	return profileOf(sc.GetSeccompProfilePath())
 }
 
 func containerApparmor(sc *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.SecurityProfile {
 	if sc.GetApparmor() != nil {
 		return sc.GetApparmor()
 	}
-	if old := sc.GetApparmorProfile(); old != "" { //nolint:staticcheck // old clients set it
+	//lint:ignore SA1019 old clients still set it
+	if old := sc.GetApparmorProfile(); old != "" {
 		return profileOf(old)
 	}
 	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}

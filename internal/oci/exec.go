@@ -104,7 +104,7 @@ func readProcess(config string) (*rspec.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading only
+	defer f.Close() // opened for reading only
 	d := json.NewDecoder(f)
 	if _, err := d.Token(); err != nil { // {
 		return nil, fmt.Errorf("%s: %w", config, err)

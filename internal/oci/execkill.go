@@ -28,15 +28,17 @@ const (
 // See PR_SET_TIMERSLACK in prctl(2).
 type mark uint64
 
+// unmarked stands for a mark that could not be set.
+const unmarked mark = 0
+
 const (
-	unmarked     mark = 0
-	defaultSlack      = 50_000
-	markRange         = 8192
+	usualSlack = 50_000 // the kernel's default
+	markRange  = 8192
 )
 
 // newMark returns a mark that no exec of this runtime had in a while.
 func (r *Runtime) newMark() mark {
-	return mark(defaultSlack + 1 + r.marks.Add(1)%markRange)
+	return mark(usualSlack + 1 + r.marks.Add(1)%markRange)
 }
 
 // kill ends the process of e, all that came of it, and the runtime. It

@@ -171,7 +171,9 @@ func TestPrepareSeccomp(t *testing.T) {
 		{&securityContext{Seccomp: &profile{}}, PrepareOptions{SeccompProfile: dir + "/none"}, "-"},
 		{&securityContext{Seccomp: localhost(path)}, PrepareOptions{}, "x"},
 		{&securityContext{Seccomp: localhost("localhost/" + path)}, PrepareOptions{}, "x"},
+		//lint:ignore SA1019 old clients still set it
 		{&securityContext{SeccompProfilePath: "localhost/" + path}, PrepareOptions{}, "x"},
+		//lint:ignore SA1019 old clients still set it
 		{&securityContext{SeccompProfilePath: "runtime/default"}, PrepareOptions{SeccompProfile: path}, "x"},
 		{&securityContext{Seccomp: localhost("file")}, PrepareOptions{}, "-"},
 		{&securityContext{Seccomp: localhost(dir)}, PrepareOptions{}, "-"},

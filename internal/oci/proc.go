@@ -64,7 +64,7 @@ func (p proc) signal(sig unix.Signal) {
 	if err != nil {
 		return
 	}
-	defer unix.Close(fd) //nolint:errcheck // a pidfd has nothing to lose
+	defer unix.Close(fd) // a pidfd has nothing to lose
 	if now, ok := readProc(p.pid); ok && now.procKey == p.procKey {
 		_ = unix.PidfdSendSignal(fd, sig, nil, 0)
 	}

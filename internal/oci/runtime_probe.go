@@ -60,7 +60,7 @@ func (r *Runtime) probeFeatures(ctx context.Context) (*features.Features, error)
 	}
 	var f features.Features
 	if json.Unmarshal(out, &f) != nil {
-		return nil, nil //nolint:nilerr // some other command of that name
+		return nil, nil // some other command of that name
 	}
 	return &f, nil
 }

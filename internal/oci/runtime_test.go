@@ -78,7 +78,7 @@ func startSpec(t testing.TB, r *Runtime, spec func(c *running) *rspec.Spec) *run
 		t.Fatal(err)
 	}
 	c := &running{t: t, r: r, id: string(id.NewContainer()), dir: t.TempDir(), node: facts}
-	c.cgroup = "/gantry-test-oci/" + c.id
+	c.cgroup = "/gantry-test-oci-" + c.id
 	if err := os.Chmod(c.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -203,9 +203,6 @@ func (c *running) remove() {
 	err := errors.Join(c.r.Delete(ctx, c.id, true), cgroup.KillAll(ctx, c.node, c.cgroup), cgroup.Remove(ctx, c.node, c.cgroup))
 	if err != nil {
 		c.t.Error(err)
-	}
-	for _, dir := range cgroup.Paths(c.node, filepath.Dir(c.cgroup)) {
-		_ = unix.Rmdir(dir) // another test's container may still be in it
 	}
 }
 

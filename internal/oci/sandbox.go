@@ -146,5 +146,6 @@ func sandboxSeccomp(sc *runtimeapi.LinuxSandboxSecurityContext) *runtimeapi.Secu
 	if sc.GetSeccomp() != nil {
 		return sc.GetSeccomp()
 	}
-	return profileOf(sc.GetSeccompProfilePath()) //nolint:staticcheck // old clients set it
+	//lint:ignore SA1019 old clients still set it
+	return profileOf(sc.GetSeccompProfilePath())
 }

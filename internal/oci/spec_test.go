@@ -224,6 +224,7 @@ var goldenContainers = map[string]ContainerInput{
 		sc.SelinuxOptions = &runtimeapi.SELinuxOption{Type: "spc_t", Level: "s0"}
 	}),
 	"old-profile-fields": changed(nodeV2(), func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+		//lint:ignore SA1019 old clients still set it
 		sc.ApparmorProfile, sc.SeccompProfilePath = "unconfined", "unconfined"
 		sc.ReadonlyPaths = []string{"/proc/sys"}
 	}),
@@ -375,6 +376,7 @@ func TestContainerSpecRefuses(t *testing.T) {
 		}},
 		{"AppArmor", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) { sc.Apparmor = localhost }},
 		{"AppArmor", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			//lint:ignore SA1019 old clients still set it
 			sc.ApparmorProfile = "localhost/x"
 		}},
 		{"without a name", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
