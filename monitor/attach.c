@@ -213,6 +213,16 @@ void attach_ready(struct monitor *m, struct client *client, uint32_t events)
 	a->unwatched = true;
 }
 
+/* So many attached clients that daemons still find room. */
+static bool enough_attached(const struct monitor *m)
+{
+	unsigned count = 0;
+
+	for (const struct client *c = m->clients; c; c = c->next)
+		count += c->attachment != NULL;
+	return count >= MAX_CLIENTS / 2;
+}
+
 void attach_handle(struct monitor *m, const struct call *call, struct container *c, uint32_t flags)
 {
 	int fd = call->client->source.fd, size = ATTACH_BUFFER;
@@ -224,6 +234,10 @@ void attach_handle(struct monitor *m, const struct call *call, struct container 
 	}
 	if (call->client->subscribed || call->client->first) {
 		client_fail(m, call, EBUSY, "attach needs a connection of its own");
+		return;
+	}
+	if (enough_attached(m)) {
+		client_fail(m, call, ENOSPC, "too many attached clients");
 		return;
 	}
 	a = calloc(1, sizeof(*a));

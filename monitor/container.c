@@ -154,7 +154,7 @@ bool containers_busy(const struct monitor *m)
 bool containers_know(const struct monitor *m, pid_t pid)
 {
 	for (const struct container *c = m->containers; c; c = c->next)
-		if (c->pid == pid || (c->creation && creation_runtime(c) == pid))
+		if ((c->state == GM_STATE_RUNNING && c->pid == pid) || (c->creation && creation_runtime(c) == pid))
 			return true;
 	return false;
 }

@@ -55,7 +55,7 @@ void container_describe(struct wire_writer *w, const struct container *c);
 /* Whether a container is being created or runs. */
 bool containers_busy(const struct monitor *m);
 
-/* Whether pid is a container's process or the runtime of one. */
+/* Whether pid is the process of a running container, or the runtime of one. */
 bool containers_know(const struct monitor *m, pid_t pid);
 
 /* Collects every child that is dead. */

@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -117,6 +118,7 @@ static void run_timers(struct monitor *m)
 		return;
 	if (m->now >= m->scratch_due) {
 		madvise(m->scratch, sizeof(*m->scratch), MADV_DONTNEED);
+		malloc_trim(0);
 		m->scratch_due = 0;
 	} else {
 		loop_at(m, m->scratch_due);

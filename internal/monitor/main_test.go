@@ -169,7 +169,7 @@ func mountHugetlb() error {
 
 // pod is a monitor with its directory, and what is needed to make containers.
 type pod struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	client  *Client
 	exits   chan containerExit
@@ -179,7 +179,7 @@ type pod struct {
 	started []string // containers to delete at the end
 }
 
-func newPod(t *testing.T, runtime string) *pod {
+func newPod(t testing.TB, runtime string) *pod {
 	t.Helper()
 	path, err := exec.LookPath(runtime)
 	if err != nil {
@@ -329,7 +329,7 @@ func spec(args []string, cgroup string) map[string]any {
 
 func (b *bundle) process() map[string]any { return b.spec["process"].(map[string]any) }
 
-func (b *bundle) write(t *testing.T) {
+func (b *bundle) write(t testing.TB) {
 	t.Helper()
 	body, err := json.Marshal(b.spec)
 	if err != nil {
@@ -387,7 +387,7 @@ type record struct {
 	text        string
 }
 
-func readLog(t *testing.T, path string) []record {
+func readLog(t testing.TB, path string) []record {
 	t.Helper()
 	body, err := os.ReadFile(path)
 	if err != nil {
