@@ -41,6 +41,7 @@ build: bin/gantryd
 programs:
 	@$(MAKE) --no-print-directory -C monitor OUT=$(CURDIR)/internal/programs/gantry-monitor
 	@$(MAKE) --no-print-directory -C pause OUT=$(CURDIR)/internal/programs/pause
+	@$(MAKE) --no-print-directory -C execwait OUT=$(CURDIR)/internal/programs/execwait
 
 .PHONY: bin/gantryd
 bin/gantryd: programs
@@ -128,4 +129,5 @@ clean:
 	@test/setup/sweep.sh
 	-@$(MAKE) --no-print-directory -C monitor clean
 	-@$(MAKE) --no-print-directory -C pause clean
-	rm -rf bin build internal/programs/gantry-monitor internal/programs/pause
+	-@$(MAKE) --no-print-directory -C execwait clean
+	rm -rf bin build internal/programs/gantry-monitor internal/programs/pause internal/programs/execwait

@@ -27,16 +27,26 @@ func newCapture(max int) (*capture, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var st unix.Stat_t
-	raw, err := r.SyscallConn()
-	if err == nil {
-		err = errors.Join(raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &st) }), err)
-	}
+	name, err := pipeName(r)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("stat of a pipe: %w", err), r.Close(), w.Close())
+		return nil, nil, errors.Join(err, r.Close(), w.Close())
 	}
-	name := fmt.Sprintf("pipe:[%d]", st.Ino)
 	return &capture{r: r, name: name, max: max, done: make(chan struct{})}, w, nil
+}
+
+// pipeName is a pipe as the links of /proc/PID/fd show both of its ends.
+func pipeName(f *os.File) (string, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return "", fmt.Errorf("stat of a pipe: %w", err)
+	}
+	var st unix.Stat_t
+	var statErr error
+	err = raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) })
+	if err = errors.Join(err, statErr); err != nil {
+		return "", fmt.Errorf("stat of a pipe: %w", err)
+	}
+	return fmt.Sprintf("pipe:[%d]", st.Ino), nil
 }
 
 // read reads until the end of the output, or until finish stops it.

@@ -29,6 +29,8 @@ type ExecOptions struct {
 	TTY bool
 	// ConsoleSocket receives the pseudo-terminal, with TTY only.
 	ConsoleSocket string
+	// ConsoleSize is the terminal's size from the start, where it is known.
+	ConsoleSize *rspec.Box
 }
 
 // Exec is a command that runs a process in a container.
@@ -42,6 +44,7 @@ type Exec struct {
 	processFile string
 	oomScoreAdj *int     // of the container's process
 	detached    []string // the command line with --detach
+	helped      bool     // Cmd runs through execwait
 }
 
 // Close removes the files of the command. It may be called when Cmd has ended
@@ -67,7 +70,7 @@ func (r *Runtime) ExecCommand(ctx context.Context, id string, o ExecOptions) (*E
 		return nil, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	process.Args, process.Terminal = o.Args, o.TTY
-	process.ConsoleSize = nil
+	process.ConsoleSize = o.ConsoleSize
 	body, err := json.Marshal(process)
 	if err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", id, err)
@@ -94,6 +97,7 @@ func (e *Exec) waitThrough(helper string) {
 	if e.oomScoreAdj != nil {
 		score = strconv.Itoa(*e.oomScoreAdj)
 	}
+	e.helped = true
 	e.Cmd.Path, e.Cmd.Args = helper, append([]string{helper, score, e.PidFile}, e.detached...)
 }
 

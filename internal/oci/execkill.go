@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -182,7 +183,7 @@ func (e *execution) closure(members []proc, found map[int]proc) {
 func (e *execution) members() []proc {
 	var members []proc
 	seen := map[int]bool{}
-	for _, file := range e.options.CgroupProcs {
+	for _, file := range e.cgroupProcs {
 		for _, pid := range cgroupMembers(filepath.Dir(file)) {
 			if seen[pid] {
 				continue
@@ -218,7 +219,7 @@ func (e *execution) holdsOutput(pid int) bool {
 	}
 	for _, entry := range entries {
 		target, err := os.Readlink(filepath.Join(dir, entry.Name()))
-		if err == nil && (target == e.stdout.name || target == e.stderr.name) {
+		if err == nil && slices.Contains(e.outputs, target) {
 			return true
 		}
 	}

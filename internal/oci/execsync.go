@@ -5,14 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"runtime"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
 )
@@ -57,15 +50,10 @@ type ExecResult struct {
 	Truncated bool
 }
 
-// execution is one ExecSync under way.
-type execution struct {
-	*Exec
-	options        ExecSyncOptions
+// execSync is one ExecSync under way.
+type execSync struct {
+	*execution
 	stdout, stderr *capture
-	mark           mark
-	started        uint64 // start time of the runtime, in the kernel's ticks
-	exited         chan struct{}
-	waitErr        error // of Cmd.Wait, once exited is closed
 }
 
 // ExecSync runs a process in the container id and waits for it. Its standard
@@ -86,9 +74,11 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, o ExecSyncOptions) (_
 	if o.Helper != "" {
 		command.waitThrough(o.Helper)
 	}
-	e := &execution{Exec: command, options: o, mark: r.newMark(), exited: make(chan struct{})}
+	e := &execSync{execution: &execution{
+		Exec: command, cgroupProcs: o.CgroupProcs, mark: r.newMark(), exited: make(chan struct{}),
+	}}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	if err := e.start(); err != nil {
+	if err := e.start(o.MaxOutput); err != nil {
 		return ExecResult{}, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	waitCtx := ctx
@@ -116,89 +106,44 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, o ExecSyncOptions) (_
 	return ExecResult{}, err
 }
 
-// start starts the runtime, marked, and the reading of its output.
-func (e *execution) start() error {
+// start starts the runtime and the reading of its output.
+func (e *execSync) start(maxOutput int) (err error) {
 	var outW, errW *os.File
-	var err error
-	if e.stdout, outW, err = newCapture(e.options.MaxOutput); err != nil {
+	if e.stdout, outW, err = newCapture(maxOutput); err != nil {
 		return err
 	}
-	if e.stderr, errW, err = newCapture(e.options.MaxOutput); err != nil {
+	e.theirs = append(e.theirs, outW)
+	if e.stderr, errW, err = newCapture(maxOutput); err != nil {
 		return errors.Join(err, e.stdout.r.Close(), outW.Close())
 	}
+	e.theirs = append(e.theirs, errW)
+	e.outputs = []string{e.stdout.name, e.stderr.name}
 	e.Cmd.Stdout, e.Cmd.Stderr = outW, errW
-	e.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	err = errors.Join(e.startMarked(), outW.Close(), errW.Close())
-	if err != nil {
+	if err := e.launch(); err != nil {
 		return errors.Join(err, e.stdout.r.Close(), e.stderr.r.Close())
 	}
 	go e.stdout.read()
 	go e.stderr.read()
-	if p, ok := readProc(e.Cmd.Process.Pid); ok {
-		e.started = p.start
-	}
-	go func() {
-		e.waitErr = e.Cmd.Wait()
-		close(e.exited)
-	}()
 	return nil
 }
 
-// startMarked starts the runtime from a thread that carries the mark, which
-// every process that comes of it inherits.
-func (e *execution) startMarked() error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(e.mark), 0, 0, 0) != nil {
-		e.mark = unmarked
-		return e.Cmd.Start()
-	}
-	err := e.Cmd.Start()
-	// 0 brings back the thread's default. It can't fail where the above did not.
-	return errors.Join(err, unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0))
-}
-
 // finishOutput ends the reading of both outputs, at the latest after grace.
-func (e *execution) finishOutput(grace time.Duration) {
+func (e *execSync) finishOutput(grace time.Duration) {
 	e.stdout.finish(grace)
 	e.stderr.finish(grace)
 }
 
 // result is called when the runtime has ended by itself.
-func (e *execution) result(r *Runtime, id string) (ExecResult, error) {
-	var exit *exec.ExitError
-	if e.waitErr != nil && !errors.As(e.waitErr, &exit) {
-		return ExecResult{}, fmt.Errorf("exec in container %s: %w", id, e.waitErr)
-	}
-	status, _ := e.Cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if e.processID() == 0 || status.Signaled() {
-		// The runtime itself failed: it has started no process, or left its own.
-		output := &tail{max: maxStderr}
-		_, _ = output.Write(e.stderr.bytes()) // never fails
-		failure := &CommandError{
-			Runtime: r.path, Command: "exec " + id, ExitStatus: max(status.ExitStatus(), 0), Output: output.String(),
-		}
-		if status.Signaled() {
-			failure.Signal = status.Signal()
-		}
-		return ExecResult{}, failure
+func (e *execSync) result(r *Runtime, id string) (ExecResult, error) {
+	words := &tail{max: maxStderr}
+	_, _ = words.Write(e.stderr.bytes()) // never fails
+	code, err := e.outcome(r, id, words)
+	if err != nil {
+		return ExecResult{}, err
 	}
 	return ExecResult{
 		Stdout: e.stdout.bytes(), Stderr: e.stderr.bytes(),
-		ExitCode:  status.ExitStatus(),
+		ExitCode:  code,
 		Truncated: e.stdout.truncated || e.stderr.truncated,
 	}, nil
-}
-
-// processID is the PID of the process in the container, 0 while there is none.
-func (e *execution) processID() int {
-	text, err := os.ReadFile(e.PidFile)
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid <= 0 {
-		return 0
-	}
-	return pid
 }

@@ -1,4 +1,4 @@
-// Package programs carries the two C programs inside gantryd, so that one file
+// Package programs carries the C programs inside gantryd, so that one file
 // is all that has to be installed, and puts them on disk.
 package programs
 
@@ -14,12 +14,14 @@ import (
 	"path/filepath"
 )
 
-// Built by make from monitor/ and pause/ into this folder.
+// Built by make from monitor/, pause/ and execwait/ into this folder.
 var (
 	//go:embed gantry-monitor
 	monitor []byte
 	//go:embed pause
 	pause []byte
+	//go:embed execwait
+	execwait []byte
 )
 
 // PauseArg is the path of the pause program inside PauseRootFS.
@@ -28,16 +30,18 @@ const PauseArg = "/pause"
 // Paths says where Install has put things.
 type Paths struct {
 	Monitor     string // the gantry-monitor program
+	ExecWait    string // the execwait program
 	PauseRootFS string // a root filesystem, to be used read-only, that holds pause at PauseArg
 }
 
 // Install writes the programs to dir, which must not be mounted noexec. It is
-// idempotent and writes nothing that is there already. The monitor's name tells
-// its content: those of older daemons stay, as their processes run on.
+// idempotent and writes nothing that is there already. The names of what runs on
+// the node tell its content: those of older daemons stay, as their processes
+// run on.
 func Install(dir string) (Paths, error) {
-	sum := sha256.Sum256(monitor)
 	paths := Paths{
-		Monitor:     filepath.Join(dir, "gantry-monitor-"+hex.EncodeToString(sum[:6])),
+		Monitor:     filepath.Join(dir, contentName("gantry-monitor", monitor)),
+		ExecWait:    filepath.Join(dir, contentName("gantry-execwait", execwait)),
 		PauseRootFS: filepath.Join(dir, "pause-rootfs"),
 	}
 	// The mount points that a pod's pause container may need.
@@ -48,12 +52,18 @@ func Install(dir string) (Paths, error) {
 	}
 	err := errors.Join(
 		installProgram(paths.Monitor, monitor),
+		installProgram(paths.ExecWait, execwait),
 		installProgram(filepath.Join(paths.PauseRootFS, PauseArg), pause),
 	)
 	if err != nil {
 		return Paths{}, fmt.Errorf("install programs: %w", err)
 	}
 	return paths, nil
+}
+
+func contentName(name string, body []byte) string {
+	sum := sha256.Sum256(body)
+	return name + "-" + hex.EncodeToString(sum[:6])
 }
 
 // installProgram makes the file at path an executable with this body. One that

@@ -34,7 +34,7 @@ var table = map[string]rule{
 		"never sandbox: what a container needs of its pod is handed to it"},
 	"internal/monitor":   {[]string{"internal/statefile"}, "it speaks a protocol; it holds no policy"},
 	"internal/streaming": {nil, "it serves HTTP; what it serves is handed to it"},
-	"internal/programs":  {nil, "two embedded files"},
+	"internal/programs":  {nil, "embedded files"},
 	"internal/oci":       {[]string{"internal/node"}, "a spec is a pure function of request, image and node facts"},
 	"internal/image":     {[]string{"internal/storage", "internal/flight"}, "it fills the store; it knows of no container"},
 	"internal/storage":   {[]string{"internal/statefile"}, "the bottom: it knows of nothing that uses it"},
