@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 
 	"github.com/gantry-cri/gantry/internal/config"
 	"github.com/gantry-cri/gantry/internal/container"
@@ -20,6 +22,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/sandbox"
 	"github.com/gantry-cri/gantry/internal/server"
 	"github.com/gantry-cri/gantry/internal/storage"
+	"github.com/gantry-cri/gantry/internal/streaming"
 )
 
 // daemon is everything that runs.
@@ -30,6 +33,7 @@ type daemon struct {
 	network    *network.Manager
 	containers *container.Manager
 	pods       *sandbox.Manager
+	streams    *streaming.Server
 	server     *server.Server
 }
 
@@ -75,6 +79,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		Log:            log,
 		CreateTimeout:  cfg.RuntimeTimeout,
 		RuntimeTimeout: cfg.RuntimeTimeout,
+		ExecWait:       progs.ExecWait,
 		ExecOutputMax:  int(cfg.ExecOutputMax),
 		LogSizeMax:     cfg.LogSizeMax,
 		PidsLimit:      cfg.PidsLimit,
@@ -96,17 +101,39 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		SeccompProfile: cfg.SeccompProfile,
 		Log:            log,
 	})
+	if d.streams, err = openStreams(cfg, server.Backend{Pods: d.pods, Containers: d.containers}, log); err != nil {
+		return nil, errors.Join(err, d.network.Close(), d.images.Close(), d.storage.Close())
+	}
 	d.server = server.New(server.Options{
 		Version:    version,
 		Pods:       d.pods,
 		Containers: d.containers,
 		Images:     d.images,
 		Network:    d.network,
+		Streams:    d.streams,
 		Log:        log,
 		Config:     cfg,
 		Problems:   d.problems,
 	})
 	return d, nil
+}
+
+// openStreams listens for the sessions of exec, attach and port-forward.
+func openStreams(cfg config.Config, backend streaming.Backend, log *slog.Logger) (*streaming.Server, error) {
+	streaming.ForwardLibraryLogs(log)
+	o := streaming.Options{
+		Address:     net.JoinHostPort(cfg.StreamAddress, strconv.Itoa(cfg.StreamPort)),
+		IdleTimeout: cfg.StreamIdleTimeout,
+		Backend:     backend,
+		Log:         log,
+	}
+	if cfg.StreamTLSCert != "" {
+		var err error
+		if o.TLS, err = streaming.TLSFiles(cfg.StreamTLSCert, cfg.StreamTLSKey); err != nil {
+			return nil, err
+		}
+	}
+	return streaming.New(o)
 }
 
 func openRuntimes(ctx context.Context, cfg config.Config) (map[string]*oci.Runtime, error) {
@@ -190,7 +217,7 @@ func (d *daemon) problems() []string {
 }
 
 func (d *daemon) close() {
-	if err := errors.Join(d.network.Close(), d.images.Close(), d.storage.Close()); err != nil {
+	if err := errors.Join(d.streams.Close(), d.network.Close(), d.images.Close(), d.storage.Close()); err != nil {
 		d.log.Error("close", "err", err)
 	}
 }

@@ -61,9 +61,14 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 		grpc.StreamInterceptor(server.Stream(log)),
 	)
 	d.server.Register(g)
-	log.Info("serving the CRI", "listen", cfg.Listen, "version", version, "commit", commit,
+	log.Info("serving the CRI", "listen", cfg.Listen, "streams", d.streams.Addr(), "version", version, "commit", commit,
 		"pods", len(d.pods.List(nil)), "containers", len(d.containers.List(nil)), "started_in", time.Since(began).Round(time.Millisecond))
 	notify(log, "READY=1")
+	go func() {
+		if err := d.streams.Serve(); err != nil {
+			log.Error("exec, attach and port-forward are not served any more", "err", err)
+		}
+	}()
 	return serveUntil(ctx, g, listener, log)
 }
 

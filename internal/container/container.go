@@ -64,6 +64,8 @@ type Environment struct {
 	CreateTimeout time.Duration
 	// RuntimeTimeout bounds every other call of a runtime.
 	RuntimeTimeout time.Duration
+	// ExecWait is the program that waits for the processes of execs.
+	ExecWait string
 	// ExecOutputMax bounds each of the two outputs that ExecSync keeps, in bytes.
 	ExecOutputMax int
 	// LogSizeMax bounds a container's log, in bytes; not positive: unbounded.

@@ -36,6 +36,7 @@ type Options struct {
 	Containers *container.Manager
 	Images     *image.Service
 	Network    Network
+	Streams    Streams
 	Log        *slog.Logger
 	// Config is the effective configuration, shown in verbose status.
 	Config any
