@@ -19,6 +19,14 @@ import (
 	"github.com/gantry-cri/gantry/internal/errkind"
 )
 
+// denied is the error of a policy that did not allow an image.
+func denied(err error) error {
+	if err == nil {
+		return errkind.Errorf(errkind.Denied, "not allowed")
+	}
+	return err
+}
+
 // classify gives the failure of a transfer its kind.
 func classify(err error) error {
 	if errkind.Of(err) != errkind.Other {

@@ -146,12 +146,14 @@ func TestStall(t *testing.T) {
 	for _, part := range []string{"/v2/", "/manifests/", "/blobs/"} {
 		t.Run(part, func(t *testing.T) {
 			reg := newFake(t)
-			reg.put("app", "1", buildImage(t, nil, 1<<20))
+			src := buildImage(t, nil, 1<<20)
+			reg.put("app", "1", src)
 			reg.failWith(func(w http.ResponseWriter, r *http.Request) bool {
-				if !strings.Contains(r.URL.Path, part) {
+				isBlob := strings.Contains(r.URL.Path, "/blobs/")
+				if !strings.Contains(r.URL.Path, part) || isBlob && !strings.Contains(r.URL.Path, src.layers[0].String()) {
 					return false
 				}
-				if part == "/blobs/" {
+				if isBlob {
 					w.Header().Set("Content-Length", "1000000")
 					_, _ = w.Write(make([]byte, 1000))
 					_ = http.NewResponseController(w).Flush()
@@ -201,7 +203,7 @@ func TestSlowIsNoStall(t *testing.T) {
 }
 
 func TestNoSpace(t *testing.T) {
-	for name, size := range map[string]string{"while downloading": "size=2m", "while unpacking": "size=6m"} {
+	for name, size := range map[string]string{"while downloading": "size=2m", "while unpacking": "size=3m"} {
 		t.Run(name, func(t *testing.T) {
 			reg := newFake(t)
 			reg.put("app", "1", buildImage(t, nil, 4<<20))

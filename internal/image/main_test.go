@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -53,6 +54,7 @@ func openService(t testing.TB, dir string, change func(*Options)) *testService {
 		TempDir:       filepath.Join(dir, "root", "tmp"),
 		CertsDir:      filepath.Join(dir, "certs.d"),
 		RegistriesDir: filepath.Join(dir, "registries.d"),
+		RetryDelay:    time.Millisecond,
 	}
 	if change != nil {
 		change(&o)

@@ -177,16 +177,16 @@ func trimTagOfDigested(named reference.Named) reference.Named {
 
 // storedNames are the names that an image pulled as ref gets: the digest
 // always, the tag if there is one.
-func storedNames(ref reference.Named, d digest.Digest) (canonical reference.Canonical, names []string, err error) {
-	canonical, err = reference.WithDigest(reference.TrimNamed(ref), d)
+func storedNames(ref reference.Named, d digest.Digest) ([]string, error) {
+	canonical, err := reference.WithDigest(reference.TrimNamed(ref), d)
 	if err != nil {
-		return nil, nil, fmt.Errorf("name %s@%s: %w", ref.Name(), d, err)
+		return nil, fmt.Errorf("name %s@%s: %w", ref.Name(), d, err)
 	}
-	names = []string{canonical.String()}
+	names := []string{canonical.String()}
 	if _, ok := ref.(reference.Tagged); ok {
 		names = append(names, ref.String())
 	}
-	return canonical, names, nil
+	return names, nil
 }
 
 func isHex(s string) bool {

@@ -1,5 +1,5 @@
 // Package image pulls images into the store, resolves what people call them
-// and removes them. How the bytes travel is a transfer (see transfer.go); the
+// and removes them. How the bytes travel is a fetcher (see fetch.go); the
 // rest of the package does not know.
 package image
 
@@ -48,6 +48,9 @@ func New(o Options) (*Service, error) {
 	if o.MaxDownloads == 0 {
 		o.MaxDownloads = DefaultMaxDownloads
 	}
+	if o.RetryDelay == 0 {
+		o.RetryDelay = DefaultRetryDelay
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -62,7 +65,7 @@ func New(o Options) (*Service, error) {
 	if s.pinned, err = normalizeAll(o.Pinned); err != nil {
 		return nil, fmt.Errorf("image service: pinned images: %w", err)
 	}
-	s.fetch = &copyFetcher{store: o.Store, files: s.files, o: o, log: s.log}
+	s.fetch = newStreamFetcher(o, s.files)
 	s.flights.init()
 	return s, nil
 }

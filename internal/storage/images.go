@@ -24,6 +24,7 @@ func (s *Store) BeginTransfer() (end func()) {
 	s.transfers.RLock()
 	return sync.OnceFunc(func() {
 		s.transfers.RUnlock()
+		s.syncLayers()
 		s.deleteRemoved()
 	})
 }
@@ -103,6 +104,7 @@ func (s *Store) deleteRemoved() {
 			s.log.Warn("image not deleted, tried again later", "image", imageID, "err", err)
 		}
 	}
+	s.emptyDamaged()
 	if ids := s.layerIDs(); ids != nil {
 		s.usage.keepOnly(ids)
 	}

@@ -7,6 +7,9 @@
 //	storage/            containers/storage: layers, images
 //	containers/<id>/    one writable layer: upper, work, rootfs.json
 //	containers/.trash/  writable layers on their way out
+//	staging/            layers being unpacked
+//	unsynced/           which layers may not be on the disk yet
+//	damaged/            replaced layers that a container may still use
 //	removed/<image id>  images that lost their names while a container uses them
 //	usage.json          what each image layer occupies
 package storage
@@ -50,6 +53,8 @@ type Store struct {
 	uses    map[id.Container]string // writable layer -> image id
 	removed map[string]bool         // images without names, still on disk
 
+	unsynced unsyncedLayers
+
 	files fileCache
 	usage usageBook
 	trash trashCan
@@ -70,7 +75,7 @@ func Open(o Options) (_ *Store, err error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir()} {
+	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir(), s.stagingDir(), s.damagedDir(), s.unsyncedDir()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
@@ -100,9 +105,19 @@ func (s *Store) load(problems []error) error {
 	if err := s.loadRemoved(); err != nil {
 		return err
 	}
+	var err error
+	s.unsynced.dir = s.unsyncedDir()
+	if s.unsynced.epoch, err = epoch(s.root); err != nil {
+		return err
+	}
 	s.usage.load(s.usageFile())
 	s.files.init()
 	s.trash.init(s.trashDir(), s.log, &s.tasks)
+	problems = append(problems, s.dropUnsynced()...)
+	if err := s.emptyStaging(); err != nil {
+		problems = append(problems, fmt.Errorf("reclaim unfinished layers: %w", err))
+	}
+	s.emptyDamaged()
 	if err := s.lib.GarbageCollect(); err != nil {
 		problems = append(problems, fmt.Errorf("reclaim unfinished layers: %w", err))
 	}
@@ -148,4 +163,5 @@ func (s *Store) containersDir() string { return filepath.Join(s.root, "container
 func (s *Store) trashDir() string      { return filepath.Join(s.root, "containers", ".trash") }
 func (s *Store) removedDir() string    { return filepath.Join(s.root, "removed") }
 func (s *Store) emptyDir() string      { return filepath.Join(s.root, "empty") }
+func (s *Store) unsyncedDir() string   { return filepath.Join(s.root, "unsynced") }
 func (s *Store) usageFile() string     { return filepath.Join(s.root, "usage.json") }

@@ -1,0 +1,174 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.podman.io/image/v5/docker/reference"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantry-cri/gantry/internal/storage"
+)
+
+// streamFetcher is the fetcher whose layers go from the registry into their
+// directories in one pass, several at a time. References, mirrors,
+// credentials, TLS, manifests and policies are the library's.
+type streamFetcher struct {
+	store  *storage.Store
+	files  configFiles
+	o      Options
+	log    *slog.Logger
+	retry  retrier
+	chunks chunkPool
+	slots  slots
+}
+
+func newStreamFetcher(o Options, files configFiles) *streamFetcher {
+	return &streamFetcher{
+		store: o.Store, files: files, o: o, log: o.Log,
+		retry: retrier{delay: o.RetryDelay, log: o.Log},
+		slots: slots{size: int(o.MaxDownloads), used: map[string]chan struct{}{}},
+	}
+}
+
+// Fetch brings the image that c names into the store and names it. A name
+// moves only to an image that is complete.
+func (f *streamFetcher) Fetch(ctx context.Context, c candidate) (storage.Image, error) {
+	if err := f.files.checkBlocked(c.sys, c.ref.Name()); err != nil {
+		return storage.Image{}, err
+	}
+	end := f.store.BeginTransfer()
+	defer end()
+	ctx, w := newWatch(ctx, f.o.StallTimeout)
+	defer w.close()
+	rec, names, err := f.transfer(ctx, c, w)
+	if err != nil {
+		return storage.Image{}, fmt.Errorf("%s: %w", c.ref, classify(w.explain(ctx, err)))
+	}
+	return f.store.Adopt(rec.ID, names)
+}
+
+// transfer stores the image, without a name, and returns its record and the
+// names it shall have.
+func (f *streamFetcher) transfer(ctx context.Context, c candidate, w *watch) (rec storage.ImageRecord, names []string, err error) {
+	policy, destroy, err := f.files.policy()
+	if err != nil {
+		return rec, nil, err
+	}
+	defer destroy()
+	src, err := f.open(ctx, c, w)
+	if err != nil {
+		return rec, nil, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	found, err := selectImage(ctx, src, c.sys)
+	if err != nil {
+		return rec, nil, err
+	}
+	if names, err = storedNames(c.ref, found.top); err != nil {
+		return rec, nil, err
+	}
+	// Before anything else of the image is read.
+	if allowed, err := policy.IsRunningImageAllowed(ctx, found.unparsed); err != nil || !allowed {
+		return rec, nil, fmt.Errorf("refused by the signature policy: %w", denied(err))
+	}
+	jobs, rec, err := found.describe(ctx, c.sys)
+	if err != nil {
+		return rec, nil, err
+	}
+	if err := f.layers(ctx, src, reference.Domain(c.ref), jobs); err != nil {
+		return rec, nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return rec, nil, err
+	}
+	return rec, names, f.store.PutImage(rec)
+}
+
+// layers makes sure that all layers are stored and whole: those that are not
+// are fetched, at the same time, and committed together.
+func (f *streamFetcher) layers(ctx context.Context, src *watchedSource, registry string, jobs []layerJob) error {
+	start := time.Now()
+	missing := f.missing(jobs)
+	fetched := make([]storage.NewLayer, len(missing))
+	defer func() {
+		for _, l := range fetched {
+			if l.Staged != nil {
+				l.Staged.Discard() // nothing, if it was committed
+			}
+		}
+	}()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(int(f.o.MaxDownloads))
+	for i, job := range missing {
+		group.Go(func() (err error) {
+			release, err := f.slots.take(ctx, registry)
+			if err != nil {
+				return err
+			}
+			defer release()
+			fetched[i], err = f.layer(ctx, src, job)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	downloaded := time.Since(start)
+	err := f.store.CommitLayers(fetched)
+	f.log.Debug("layers stored", "layers", len(jobs), "fetched", len(missing), "download", downloaded, "commit", time.Since(start)-downloaded)
+	return err
+}
+
+// missing are the layers that the store has not got, or not whole any more.
+func (f *streamFetcher) missing(jobs []layerJob) []layerJob {
+	healthy := make([]bool, len(jobs))
+	var group errgroup.Group
+	group.SetLimit(int(f.o.MaxDownloads))
+	for i, job := range jobs {
+		group.Go(func() error {
+			healthy[i] = f.store.HealthyLayer(job.id)
+			return nil
+		})
+	}
+	_ = group.Wait() // none of them fails
+	var missing []layerJob
+	for i, job := range jobs {
+		if !healthy[i] {
+			missing = append(missing, job)
+		}
+	}
+	return missing
+}
+
+// slots limit the downloads from each registry, of all images together.
+type slots struct {
+	size int
+
+	mu   sync.Mutex // guards used
+	used map[string]chan struct{}
+}
+
+// take waits for a slot; release gives it back.
+func (s *slots) take(ctx context.Context, registry string) (release func(), err error) {
+	s.mu.Lock()
+	slot, ok := s.used[registry]
+	if !ok {
+		slot = make(chan struct{}, s.size)
+		s.used[registry] = slot
+	}
+	s.mu.Unlock()
+	select {
+	case slot <- struct{}{}:
+		return func() { <-slot }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
