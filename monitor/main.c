@@ -19,12 +19,16 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include "client.h"
 #include "container.h"
 #include "sys.h"
 
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
 #define SOCKET "monitor.sock"
 #define BACKLOG 64
 /* Enough descriptors for a pod with hundreds of containers. */
@@ -173,6 +177,15 @@ __attribute__((noreturn)) static void wait_ready(int ready)
 	_exit(read(ready, &byte, 1) == 1 ? 0 : 1);
 }
 
+/* What whoever started us forgot to close must not stay open as long as a pod lives. */
+static void close_inherited(void)
+{
+	if (syscall(SYS_close_range, 3u, ~0u, 0u) == 0)
+		return;
+	for (int fd = 3; fd < 1024; fd++) /* older than Linux 5.9 */
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct monitor m = { .epoll = -1 };
@@ -182,6 +195,7 @@ int main(int argc, char **argv)
 	(void)argc;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
+	close_inherited();
 	m.listener.fd = listen_here();
 	if (pipe2(ready, O_CLOEXEC) < 0)
 		die("pipe", errno);

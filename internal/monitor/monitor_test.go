@@ -371,3 +371,17 @@ func TestOtherUsersAreRefused(t *testing.T) {
 // helperEnv makes this program connect to the monitor in the directory that it
 // names, and print how that went.
 const helperEnv = "GANTRY_TEST_CONNECT"
+
+func TestInheritsNoDescriptors(t *testing.T) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], 0); err != nil { // not close-on-exec
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[0])
+	p := newPod(t, "crun")
+	unix.Close(ends[1])
+	ready := []unix.PollFd{{Fd: int32(ends[0])}}
+	if n, err := unix.Poll(ready, 5000); n != 1 || err != nil || ready[0].Revents&unix.POLLHUP == 0 {
+		t.Errorf("monitor %d keeps a pipe open: %v", p.client.PID(), err)
+	}
+}
