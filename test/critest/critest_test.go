@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,8 +28,19 @@ func TestCritest(t *testing.T) {
 	for _, runtime := range testenv.Runtimes() {
 		t.Run(runtime, func(t *testing.T) {
 			env := testenv.Start(t, testenv.Options{Runtime: runtime, Registry: shared.Registry(t)})
-			specs := run(t, env, skips)
+			specs := run(t, env, skips, os.Getenv("CRITEST_FOCUS"))
 			judge(t, skips, specs)
+		})
+	}
+}
+
+// TestStreamingOverWebSocket runs the streaming specs once more: TestCritest
+// runs them over SPDY.
+func TestStreamingOverWebSocket(t *testing.T) {
+	for _, runtime := range testenv.Runtimes() {
+		t.Run(runtime, func(t *testing.T) {
+			env := testenv.Start(t, testenv.Options{Runtime: runtime, Registry: shared.Registry(t)})
+			judge(t, nil, run(t, env, nil, `\[k8s\.io\] Streaming`, "-websocket-exec", "-websocket-attach", "-websocket-portforward"))
 		})
 	}
 }
@@ -56,21 +68,22 @@ func checkSkips(t *testing.T, skips []Skip, specs []Spec) {
 	}
 }
 
-// run runs critest, four specs at a time: most of their time they sleep.
-func run(t *testing.T, env *testenv.Env, skips []Skip) []Spec {
+// run runs the specs of critest that match focus (all for ""), four at a time:
+// most of their time they sleep.
+func run(t *testing.T, env *testenv.Env, skips []Skip, focus string, flags ...string) []Spec {
 	report := filepath.Join(t.TempDir(), "report.json")
-	args := []string{
-		"--runtime-endpoint=unix://" + env.Socket,
-		"--image-endpoint=unix://" + env.Socket,
-		"--config=" + filepath.Join(t.TempDir(), "none"),
+	args := append(flags,
+		"--runtime-endpoint=unix://"+env.Socket,
+		"--image-endpoint=unix://"+env.Socket,
+		"--config="+filepath.Join(t.TempDir(), "none"),
 		"--parallel=4",
 		"--ginkgo.no-color",
-		"--ginkgo.json-report=" + report,
-	}
+		"--ginkgo.json-report="+report,
+	)
 	for _, skip := range skips {
 		args = append(args, "--ginkgo.skip="+skip.Pattern.String())
 	}
-	if focus := os.Getenv("CRITEST_FOCUS"); focus != "" {
+	if focus != "" {
 		args = append(args, "--ginkgo.focus="+focus)
 	}
 	cmd := exec.Command(testenv.Binary(t, "critest"), args...)
@@ -80,7 +93,7 @@ func run(t *testing.T, env *testenv.Env, skips []Skip) []Spec {
 	start := time.Now()
 	err := cmd.Run()
 	t.Logf("critest ran for %s", time.Since(start).Round(time.Second))
-	keepOutput(t, env, out.Bytes())
+	keepOutput(t, out.Bytes())
 	if _, statErr := os.Stat(report); statErr != nil {
 		t.Fatalf("critest wrote no report: %v: %s", err, out.String())
 	}
@@ -89,12 +102,12 @@ func run(t *testing.T, env *testenv.Env, skips []Skip) []Spec {
 
 // keepOutput leaves critest's full output below build/, for who looks for the
 // cause of a failure.
-func keepOutput(t *testing.T, env *testenv.Env, out []byte) {
+func keepOutput(t *testing.T, out []byte) {
 	root, err := testenv.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(root, "build", "critest-"+env.RuntimeName+".log")
+	file := filepath.Join(root, "build", strings.ReplaceAll(t.Name(), "/", "-")+".log")
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
 	}
