@@ -52,7 +52,8 @@ type Container struct {
 	gone    chan struct{} // closed when the container has exited
 	cleaned chan struct{} // closed when the runtime has forgotten it
 
-	stopSent atomic.Bool // the stop signal was sent
+	stopSent atomic.Bool            // the stop signal was sent
+	waiting  atomic.Pointer[string] // what the init executed before Start: the runtime; nil if an earlier daemon started it
 }
 
 // Environment is what all containers of a daemon share.

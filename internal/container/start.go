@@ -26,6 +26,8 @@ func (c *Container) start(ctx context.Context) error {
 		return err
 	}
 	c.publish(func(s Status) Status { s.StartedAt = now; return s }) // an exit may be told before the start returns
+	waiting := programOf(before.PID)
+	c.waiting.Store(&waiting)
 	if err := c.callRuntimeStart(ctx); err != nil {
 		return c.startFailed(err)
 	}

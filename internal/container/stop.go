@@ -36,26 +36,52 @@ func (m *Manager) Stop(ctx context.Context, c *Container, grace time.Duration) e
 
 func (c *Container) stop(grace time.Duration) error {
 	if grace > 0 && c.Status().State == Running {
-		if err := c.sendStopSignal(); err != nil {
+		deadline := time.Now().Add(grace)
+		if err := c.askToEnd(deadline); err != nil {
 			c.log.Warn("stop signal not delivered; killing at the end of the grace period", "err", err)
 		}
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
-		select {
-		case <-c.gone:
+		if c.waitGone(time.Until(deadline)) {
 			return nil
-		case <-timer.C:
 		}
 	}
 	return c.kill()
 }
 
-// sendStopSignal sends the stop signal, unless an earlier Stop did.
-func (c *Container) sendStopSignal() error {
+// Pauses between stop signals to an init that ignores them: doubling.
+const (
+	firstSignalPause = 20 * time.Millisecond
+	lastSignalPause  = time.Second
+)
+
+// askToEnd sends the stop signal, unless an earlier Stop did, and again until
+// the init heeds it, the container has exited or the deadline passes. A
+// container that was started just now can lose it: the kernel drops a signal to
+// the init of a PID namespace that has no handler yet, and a runtime of several
+// threads can take it in the moment in which it becomes the container's program.
+func (c *Container) askToEnd(deadline time.Time) error {
 	if c.stopSent.Swap(true) {
 		return nil
 	}
-	return c.signal(c.Record.StopSig)
+	pid := c.Status().PID
+	for pause := firstSignalPause; ; pause = min(2*pause, lastSignalPause) {
+		before := attentionOf(pid)
+		if err := c.signal(c.Record.StopSig); err != nil {
+			return err
+		}
+		if !c.pod.Runtime.SharesKernel() || before == attentionOf(pid) && c.heeds(before) {
+			return nil
+		}
+		if c.waitGone(min(pause, time.Until(deadline))) || !time.Now().Before(deadline) {
+			return nil
+		}
+	}
+}
+
+// heeds reports whether an init of that attention is the container's program
+// and gets the stop signal.
+func (c *Container) heeds(a attention) bool {
+	waiting := c.waiting.Load()
+	return a.gets(c.Record.StopSig) && (waiting == nil || a.program != *waiting)
 }
 
 // kill sends SIGKILL and waits for the exit, at most killWait, then ends the

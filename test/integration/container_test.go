@@ -174,3 +174,17 @@ func TestOOM(t *testing.T) {
 		wantEqual(t, "reason", status.Reason, "OOMKilled")
 	})
 }
+
+// TestStopWhileStarting: the init of a PID namespace without a handler loses its
+// stop signal; the container must get it all the same once it has one.
+func TestStopWhileStarting(t *testing.T) {
+	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig *runtimeapi.PodSandboxConfig) {
+		config := env.ContainerConfig("slow", "sleep 1; trap 'exit 7' TERM; while :; do sleep 0.1; done")
+		config.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
+			NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
+		}}
+		id := env.Run(pod, config, podConfig)
+		env.Stop(id, 50*time.Second)
+		wantEqual(t, "exit code", env.Status(id).ExitCode, 7)
+	})
+}
