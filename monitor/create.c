@@ -96,8 +96,20 @@ static int make_pipe(int *reader, int *writer)
 	return 0;
 }
 
+/* Gives the container's ends of the pipes to whom a process in a user namespace
+ * must be to open them by name, as in /dev/stdout. */
+static int own_pipes(const struct create_request *r, const struct child_io *io)
+{
+	const int ends[] = { io->in, io->out, io->err };
+
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (ends[i] >= 0 && fchown(ends[i], r->owner_uid, r->owner_gid) < 0)
+			return -errno;
+	return 0;
+}
+
 /* Makes the pipes between the container and the monitor. */
-static int open_pipes(struct container *c, struct child_io *io)
+static int open_pipes(struct container *c, const struct create_request *r, struct child_io *io)
 {
 	int rc = make_pipe(&c->creation->words.fd, &io->err);
 
@@ -109,34 +121,49 @@ static int open_pipes(struct container *c, struct child_io *io)
 		rc = -errno;
 	if (rc == 0 && c->in.fd >= 0 && fcntl(c->in.fd, F_SETFL, O_NONBLOCK) < 0)
 		rc = -errno;
+	if (rc == 0 && (r->owner_uid != 0 || r->owner_gid != 0))
+		rc = own_pipes(r, io);
 	return rc;
 }
 
-/* Opens the mount namespaces that mounts are taken from. Only containers of
- * this pod count, and only while we have not reaped them: so the PID is theirs. */
+/* Opens a namespace of a process. Only containers of this pod count, and only
+ * while we have not reaped them: so the PID is theirs. */
+static int open_namespace(const struct monitor *m, pid_t pid, const char *kind, struct text *error)
+{
+	const struct container *of = m->containers;
+	TEXT(path, 48);
+	int fd;
+
+	while (of && !(of->state == GM_STATE_RUNNING && of->pid == pid))
+		of = of->next;
+	text_add(&path, "/proc/");
+	text_number(&path, (uint64_t)pid);
+	text_add(&path, "/ns/");
+	text_add(&path, kind);
+	error->len = 0;
+	text_add(error, "namespaces of process ");
+	text_number(error, (uint64_t)pid);
+	if (!of)
+		return -ESRCH;
+	fd = open(path.buf, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Opens for each mount the mount namespace that it is taken from, or the user
+ * namespace that maps its ids; -1 where it has neither. */
 static int open_namespaces(const struct monitor *m, const struct create_request *r, int *namespaces, struct text *error)
 {
 	for (size_t i = 0; i < r->mount_count; i++) {
-		const struct container *from = m->containers;
-		pid_t pid = (pid_t)r->mounts[i].from_pid;
-		TEXT(path, 32);
+		const struct mount_request *mount = &r->mounts[i];
 
-		namespaces[i] = -1;
-		if (pid == 0)
+		if (mount->from_pid != 0)
+			namespaces[i] = open_namespace(m, (pid_t)mount->from_pid, "mnt", error);
+		else if (mount->ids_pid != 0)
+			namespaces[i] = open_namespace(m, (pid_t)mount->ids_pid, "user", error);
+		else
 			continue;
-		while (from && !(from->state == GM_STATE_RUNNING && from->pid == pid))
-			from = from->next;
-		text_add(&path, "/proc/");
-		text_number(&path, (uint64_t)pid);
-		text_add(&path, "/ns/mnt");
-		error->len = 0;
-		text_add(error, "mount from process ");
-		text_number(error, (uint64_t)pid);
-		if (!from)
-			return -ESRCH;
-		namespaces[i] = open(path.buf, O_RDONLY | O_CLOEXEC);
 		if (namespaces[i] < 0)
-			return -errno;
+			return namespaces[i];
 	}
 	return 0;
 }
@@ -175,7 +202,7 @@ static int begin(struct monitor *m, struct container *c, const struct create_req
 		return rc;
 	error->len = 0;
 	text_add(error, "make pipes");
-	rc = open_pipes(c, io);
+	rc = open_pipes(c, r, io);
 	if (rc == 0)
 		rc = loop_watch(m, &c->creation->words, EPOLLIN);
 	if (rc == 0 && r->console) {

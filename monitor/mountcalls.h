@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define DETACH_MOUNT 2 /* MNT_DETACH */
+
 #ifndef MOVE_MOUNT_SET_GROUP
 #define MOVE_MOUNT_SET_GROUP 0x00000100
 #endif
@@ -24,6 +26,16 @@ static inline int call_open_tree(int dir, const char *path, unsigned flags)
 static inline int call_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned flags)
 {
 	return (int)syscall(SYS_move_mount, from, from_path, to, to_path, flags);
+}
+
+static inline int call_mount_setattr(int mount, const struct mount_attr *attr)
+{
+	return (int)syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, attr, sizeof(*attr));
+}
+
+static inline int call_unmount(const char *target, int flags)
+{
+	return (int)syscall(SYS_umount2, target, flags);
 }
 
 static inline int call_fsopen(const char *type)

@@ -63,17 +63,24 @@ static int attach(int mount, const char *target)
 	return call_move_mount(mount, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
+/* What must be found before the new namespace is entered. */
+struct prepared {
+	int host_root; /* root of the mount that holds the target, in the node's namespace */
+	int detached;  /* a fetched mount, or -1 */
+	int ids;       /* the user namespace that maps an overlay's ids, or -1 */
+};
+
 /*
  * Attaches one mount, without its appearing anywhere else. If the mount that
  * holds the target is shared, everything attached to it propagates to the node:
  * so it leaves its group first and joins it again afterwards, lest the volumes
- * on it lose the propagation that their containers may ask for. host_root is
- * the same mount in the node's namespace.
+ * on it lose the propagation that their containers may ask for.
  */
-static int attach_alone(const struct mount_request *m, int detached, int host_root, struct text *error)
+static int attach_alone(const struct mount_request *m, const struct prepared *p, struct text *error)
 {
 	AUTO_CLOSE int root = mount_root(m->target);
 	bool rejoin = can_join_group();
+	int detached = p->detached;
 	int rc;
 
 	if (root < 0) {
@@ -88,17 +95,19 @@ static int attach_alone(const struct mount_request *m, int detached, int host_ro
 		text_add(error, m->target);
 		return rc;
 	}
-	if (detached < 0)
-		detached = rc = overlay_make(m, error);
-	else
+	if (detached >= 0)
 		text_add(error, "attach mount");
+	else if (p->ids >= 0)
+		detached = rc = overlay_make_mapped(m, p->ids, error);
+	else
+		detached = rc = overlay_make(m, error);
 	if (rc >= 0 && detached != MOUNT_DONE) {
 		text_add(error, " on ");
 		text_add(error, m->target);
 		rc = attach(detached, m->target);
 	}
 	if (rc >= 0 && rejoin) /* EINVAL: it was not shared */
-		call_move_mount(host_root, "", root, "",
+		call_move_mount(p->host_root, "", root, "",
 				MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 	return rc < 0 ? rc : 0;
 }
@@ -123,15 +132,10 @@ static int fetch(const struct mount_request *m, int namespace, struct text *erro
 	return rc < 0 ? rc : take_fd(&tree);
 }
 
-/* What must be found before the new namespace is entered. */
-struct prepared {
-	int host_root; /* root of the mount that holds the target */
-	int detached;  /* a fetched mount, or -1 */
-};
-
 static int prepare(const struct mount_request *m, int namespace, struct prepared *p, struct text *error)
 {
 	p->detached = -1;
+	p->ids = m->ids_pid != 0 ? namespace : -1;
 	p->host_root = mount_root(m->target);
 	if (p->host_root < 0) {
 		text_add(error, "find the mount of ");
@@ -158,7 +162,7 @@ int mounts_enter(const struct create_request *r, const int *namespaces, struct t
 	}
 	for (size_t i = 0; rc == 0 && i < r->mount_count; i++) {
 		error->len = 0;
-		rc = attach_alone(&r->mounts[i], prepared[i].detached, prepared[i].host_root, error);
+		rc = attach_alone(&r->mounts[i], &prepared[i], error);
 	}
 	if (rc < 0)
 		text_errno(error, -rc);

@@ -12,7 +12,7 @@
 /*
  * Moves the calling process into a new mount namespace with r's mounts.
  * namespaces[i] is the mount namespace that mount i is taken from, where it has
- * a from_pid. 0, or a negative errno with a sentence in error; then the process
+ * a from_pid, or the user namespace of its ids_pid. 0, or a negative errno with a sentence in error; then the process
  * is fit only to exit.
  */
 int mounts_enter(const struct create_request *r, const int *namespaces, struct text *error);
@@ -24,5 +24,11 @@ int mounts_enter(const struct create_request *r, const int *namespaces, struct t
  */
 #define MOUNT_DONE 0x7fffffff
 int overlay_make(const struct mount_request *m, struct text *error);
+
+/*
+ * The same where the layers' ids are to be mapped as the user namespace says,
+ * which is a descriptor. The result is never MOUNT_DONE.
+ */
+int overlay_make_mapped(const struct mount_request *m, int user_namespace, struct text *error);
 
 #endif

@@ -39,7 +39,7 @@
 /* Starts a session. -> VERSION, PID */
 #define GM_HELLO 1
 /* CONTAINER, ARG..., PID_FILE, EXIT_FILE, TIMEOUT_MS [LOG_PATH LOG_LIMIT OOM_FILE FLAGS CONSOLE
- * MOUNT...] -> PID; or ERRNO, ERROR and, if the runtime ran, EXIT_STATUS or SIGNAL, OUTPUT */
+ * OWNER_UID OWNER_GID MOUNT...] -> PID; or ERRNO, ERROR and, if the runtime ran, EXIT_STATUS or SIGNAL, OUTPUT */
 #define GM_CREATE 2
 /* CONTAINER, SIGNAL -> ; ESRCH once it has exited */
 #define GM_KILL 3
@@ -98,7 +98,13 @@
 #define GM_TAG_COLUMNS 25
 #define GM_TAG_ROWS 26
 
-/* A mount, nested: TARGET and either LOWER... [UPPER WORK OPTION...] or FROM_PID, SOURCE. */
+/* Whom the pipes of the container's output and input belong to, on the node. */
+#define GM_TAG_OWNER_UID 60
+#define GM_TAG_OWNER_GID 61
+
+/* A mount, nested: TARGET and either LOWER... [UPPER WORK OPTION... IDS_PID] or FROM_PID, SOURCE.
+ * IDS_PID is a process in whose user namespace the layers' files have the owners that they have
+ * on disk. */
 #define GM_TAG_MOUNT 32800
 #define GM_TAG_TARGET 33
 #define GM_TAG_LOWER 34
@@ -107,6 +113,7 @@
 #define GM_TAG_OPTION 32805
 #define GM_TAG_FROM_PID 38
 #define GM_TAG_SOURCE 39
+#define GM_TAG_IDS_PID 32830
 
 /* FLAGS of GM_CREATE. */
 #define GM_STDIN 1

@@ -68,6 +68,8 @@ static int mount_field(struct create_request *out, struct mount_request *m, cons
 		return wire_string(f, &m->source);
 	case GM_TAG_FROM_PID:
 		return wire_u32(f, &m->from_pid);
+	case GM_TAG_IDS_PID:
+		return wire_u32(f, &m->ids_pid);
 	case GM_TAG_LOWER:
 		rc = add_string(out->lower, &out->lower_count, MAX_LOWER, f);
 		m->lower_count += rc == 0;
@@ -95,7 +97,7 @@ static int mount_check(const struct mount_request *m)
 		if (!path_ok(m->lower[i]))
 			return -EINVAL;
 	if (m->from_pid != 0)
-		return m->source && m->lower_count == 0 && !m->upper && !m->work ? 0 : -EINVAL;
+		return m->source && m->lower_count == 0 && !m->upper && !m->work && m->ids_pid == 0 ? 0 : -EINVAL;
 	return m->lower_count > 0 && !m->source && !m->upper == !m->work ? 0 : -EINVAL;
 }
 
@@ -142,6 +144,10 @@ static int create_field(struct create_request *out, const struct wire_field *f)
 		return wire_string(f, &out->console);
 	case GM_TAG_TIMEOUT_MS:
 		return wire_u32(f, &out->timeout_ms);
+	case GM_TAG_OWNER_UID:
+		return wire_u32(f, &out->owner_uid);
+	case GM_TAG_OWNER_GID:
+		return wire_u32(f, &out->owner_gid);
 	case GM_TAG_MOUNT:
 		return add_mount(out, f);
 	default:

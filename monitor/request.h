@@ -11,9 +11,9 @@
 #include "wire.h"
 
 #define MAX_ARGS 256
-#define MAX_MOUNTS 16
-#define MAX_LOWER 512
-#define MAX_OPTIONS 32
+#define MAX_MOUNTS 64
+#define MAX_LOWER 1024
+#define MAX_OPTIONS 256
 
 struct mount_request {
 	const char *target;
@@ -27,6 +27,7 @@ struct mount_request {
 	const char *work;
 	const char *const *option;
 	size_t option_count;
+	uint32_t ids_pid; /* of a process in the user namespace that maps the layers' ids; 0: none */
 };
 
 /* The fields of every request but GM_CREATE; 0 or NULL where absent. */
@@ -50,6 +51,8 @@ struct create_request {
 	uint64_t log_limit;   /* 0: none */
 	uint32_t flags;
 	uint32_t timeout_ms;
+	uint32_t owner_uid; /* of the container's pipes */
+	uint32_t owner_gid;
 	struct mount_request mounts[MAX_MOUNTS];
 	size_t mount_count;
 	/* The mounts' lists point into these. */

@@ -41,6 +41,10 @@ type CreateRequest struct {
 	TTY           bool
 	ConsoleSocket string
 	Mounts        []Mount
+	// OwnerUID and OwnerGID are whom the pipes of the container's output and
+	// input belong to, as the node counts: root of its user namespace. A process
+	// there that opens /dev/stdout needs that.
+	OwnerUID, OwnerGID uint32
 	// Timeout is what the runtime may take. Then it is killed and the create
 	// fails. It must be positive.
 	Timeout time.Duration
@@ -59,6 +63,10 @@ type Overlay struct {
 	Lower       []string // top layer first; at least one
 	Upper, Work string   // both empty: read-only
 	Options     []string // such as "volatile" or "metacopy=on"
+	// IDsPID is the process of a running container of this monitor in whose
+	// user namespace the files of Lower have the owners that they have on disk.
+	// Upper is not mapped. 0: ids are the node's.
+	IDsPID int
 }
 
 // FromProcess is a copy of a mount in another mount namespace of the pod.
@@ -101,6 +109,10 @@ func (r *CreateRequest) message() *message {
 	m.putString(gmTagConsole, r.ConsoleSocket)
 	m.putUint32(gmTagFlags, r.flags())
 	m.putUint32(gmTagTimeoutMs, uint32(min(r.Timeout.Milliseconds(), math.MaxInt32)))
+	if r.OwnerUID != 0 || r.OwnerGID != 0 {
+		m.putUint32(gmTagOwnerUid, r.OwnerUID)
+		m.putUint32(gmTagOwnerGid, r.OwnerGID)
+	}
 	if r.LogSizeMax > 0 {
 		m.putUint64(gmTagLogLimit, uint64(r.LogSizeMax))
 	}
@@ -147,6 +159,9 @@ func (mount Mount) put(m *message) {
 	m.putString(gmTagWork, o.Work)
 	for _, option := range o.Options {
 		m.putString(gmTagOption, option)
+	}
+	if o.IDsPID != 0 {
+		m.putUint32(gmTagIdsPid, uint32(o.IDsPID))
 	}
 }
 

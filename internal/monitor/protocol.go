@@ -52,6 +52,8 @@ const (
 	gmTagLogLost    = 24
 	gmTagColumns    = 25
 	gmTagRows       = 26
+	gmTagOwnerUid   = 60
+	gmTagOwnerGid   = 61
 	gmTagMount      = 32800
 	gmTagTarget     = 33
 	gmTagLower      = 34
@@ -60,6 +62,7 @@ const (
 	gmTagOption     = 32805
 	gmTagFromPid    = 38
 	gmTagSource     = 39
+	gmTagIdsPid     = 32830
 
 	gmStdin     = 1
 	gmStdinOnce = 2
