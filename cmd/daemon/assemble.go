@@ -86,20 +86,21 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		SeccompProfile: cfg.SeccompProfile,
 	})
 	d.pods = sandbox.New(sandbox.Options{
-		RunRoot:        cfg.RunRoot,
-		Programs:       progs,
-		Node:           facts,
-		Network:        d.network,
-		Containers:     d.containers,
-		Storage:        d.storage,
-		Runtimes:       runtimes,
-		DefaultRuntime: cfg.DefaultRuntime,
-		CgroupParent:   cfg.CgroupParent,
-		CreateTimeout:  cfg.RuntimeTimeout,
-		RuntimeTimeout: cfg.RuntimeTimeout,
-		Pause:          d.pauseImage(cfg),
-		SeccompProfile: cfg.SeccompProfile,
-		Log:            log,
+		RunRoot:          cfg.RunRoot,
+		Programs:         progs,
+		Node:             facts,
+		Network:          d.network,
+		Containers:       d.containers,
+		Storage:          d.storage,
+		Runtimes:         runtimes,
+		DefaultRuntime:   cfg.DefaultRuntime,
+		CgroupParent:     cfg.CgroupParent,
+		CreateTimeout:    cfg.RuntimeTimeout,
+		RuntimeTimeout:   cfg.RuntimeTimeout,
+		Pause:            d.pauseImage(cfg),
+		SeccompProfile:   cfg.SeccompProfile,
+		Log:              log,
+		NoUserNamespaces: probeUserNamespaces(progs, d.storage),
 	})
 	if d.streams, err = openStreams(cfg, server.Backend{Pods: d.pods, Containers: d.containers}, log); err != nil {
 		return nil, errors.Join(err, d.network.Close(), d.images.Close(), d.storage.Close())
@@ -116,6 +117,17 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		Problems:   d.problems,
 	})
 	return d, nil
+}
+
+// probeUserNamespaces tries out whether the node can make a root filesystem for
+// a user namespace.
+func probeUserNamespaces(progs programs.Paths, store *storage.Store) error {
+	const anyID, ids = 100000, 65536
+	namespace, err := node.NewUserNamespace(filepath.Join(progs.PauseRootFS, programs.PauseArg), anyID, ids)
+	if err != nil {
+		return err
+	}
+	return errors.Join(store.ProbeIDMap(namespace, anyID), namespace.Close())
 }
 
 // openStreams listens for the sessions of exec, attach and port-forward.

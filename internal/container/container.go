@@ -5,6 +5,7 @@ package container
 
 import (
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,11 +28,38 @@ type Pod struct {
 	Runtime      *oci.Runtime
 	CgroupParent string // the cgroup path under which every container of the pod gets its own
 	Hostname     string
+	// UserNS is the pod's own user namespace; nil if it has none.
+	UserNS *oci.UserNamespace
+	// Abilities are the runtime's on this node.
+	Abilities func() oci.Abilities
 	// Monitor returns the pod's live monitor, or an error that says why there is
 	// none: of kind Unavailable if there may be one later.
 	Monitor func() (*monitor.Client, error)
 	// PausePID is the pause container's init, which holds the pod's namespaces.
 	PausePID func() int
+}
+
+// Admit lets the root of the pod's user namespace pass through a directory of
+// the pod's on the way to what is mounted in its containers, and nobody else.
+func (p *Pod) Admit(dir string) error {
+	if p.UserNS == nil {
+		return nil
+	}
+	_, gid := p.UserNS.Root()
+	if err := os.Chown(dir, 0, int(gid)); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o710)
+}
+
+// RootFSOptions are what the pod's user namespace asks of a root filesystem.
+func (p *Pod) RootFSOptions() storage.RootFSOptions {
+	if p.UserNS == nil {
+		return storage.RootFSOptions{}
+	}
+	return storage.RootFSOptions{IDs: storage.IDMap{
+		UIDs: storage.IDRange(p.UserNS.UIDs), GIDs: storage.IDRange(p.UserNS.GIDs),
+	}}
 }
 
 // Container is one container. Its record never changes after creation; what

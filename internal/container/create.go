@@ -29,6 +29,14 @@ type CreateRequest struct {
 	Config   *runtimeapi.ContainerConfig
 	Image    storage.Image
 	ImageRef string // reported in the status
+	Volumes  []ImageVolume
+}
+
+// ImageVolume is the image that a mount of the configuration asks for.
+type ImageVolume struct {
+	Mount int // its index in the configuration
+	Image storage.Image
+	Ref   string // reported in the status
 }
 
 // Create creates a container in pod; when it returns, the container waits in
@@ -44,7 +52,7 @@ func (m *Manager) Create(ctx context.Context, pod *Pod, req CreateRequest) (*Con
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", req.Config.GetMetadata().GetName(), err)
 	}
-	if err := m.bringUp(ctx, c, req.Image); err != nil {
+	if err := m.bringUp(ctx, c, req); err != nil {
 		return nil, fmt.Errorf("create container %s: %w", req.Config.GetMetadata().GetName(), err)
 	}
 	return c, nil
@@ -82,6 +90,9 @@ func (m *Manager) describe(pod *Pod, req CreateRequest) (*Container, error) {
 		ImageRef:  req.ImageRef,
 		Resources: statefile.Of(req.Config.GetLinux().GetResources()),
 	}
+	for _, v := range req.Volumes {
+		rec.Volumes = append(rec.Volumes, Volume{Mount: v.Mount, ImageID: "sha256:" + v.Image.ID, ImageRef: v.Ref})
+	}
 	rec.Cgroup = path.Join(pod.CgroupParent, string(rec.ID))
 	logPath, err := logPath(pod.Config.GetLogDirectory(), req.Config.GetLogPath())
 	if err != nil {
@@ -115,18 +126,22 @@ func logPath(dir, rel string) (string, error) {
 
 // bringUp makes everything of the container. The record is the intent of all
 // of it: a crash leaves a directory without state.json, which recovery undoes.
-func (m *Manager) bringUp(ctx context.Context, c *Container, img storage.Image) (err error) {
+func (m *Manager) bringUp(ctx context.Context, c *Container, req CreateRequest) (err error) {
 	var undo rollback.Stack
 	defer undo.OnError(ctx, &err)
 	undo.Push("discard the container", c.discard)
 	if err := c.makeDirectory(); err != nil {
 		return err
 	}
-	root, err := c.env.Storage.CreateRootFS(c.Record.ID, img.ID)
+	options := c.pod.RootFSOptions()
+	for _, v := range req.Volumes {
+		options.Volumes = append(options.Volumes, v.Image.ID)
+	}
+	root, err := c.env.Storage.CreateRootFS(c.Record.ID, req.Image.ID, options)
 	if err != nil {
 		return err
 	}
-	spec, err := c.specify(root, img)
+	spec, err := c.specify(root, req.Image)
 	if err != nil {
 		return err
 	}
@@ -162,12 +177,18 @@ func (c *Container) makeDirectory() error {
 	if err := c.writeRecord(); err != nil {
 		return err
 	}
-	return os.Mkdir(filepath.Join(c.Dir(), rootfsDir), 0o755)
+	if err := c.pod.Admit(c.Dir()); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(c.Dir(), rootfsDir), 0o755); err != nil {
+		return err
+	}
+	return c.makeVolumeDirectories()
 }
 
 // monitorRequest is what the monitor needs to run RUNTIME create. The root
-// filesystem and the pod's /dev/shm are mounted in the runtime's own mount
-// namespace only.
+// filesystem, image volumes and the pod's /dev/shm are mounted in the runtime's
+// own mount namespace only.
 func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) monitor.CreateRequest {
 	cfg := c.Config()
 	console := ""
@@ -198,8 +219,11 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 			Upper:   root.Upper,
 			Work:    root.Work,
 			Options: root.Options(),
+			IDsPID:  c.idsPID(),
 		}}},
 	}
+	req.OwnerUID, req.OwnerGID = c.pod.UserNS.Root()
+	req.Mounts = append(req.Mounts, c.volumeMounts(root)...)
 	if !c.hostIPC() {
 		req.Mounts = append(req.Mounts, monitor.Mount{Shared: &monitor.FromProcess{
 			PID:    c.pod.PausePID(),

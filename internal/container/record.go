@@ -22,12 +22,14 @@ import (
 //	config.json     the OCI spec; this directory is the bundle
 //	pid             the init's PID, written by the runtime
 //	rootfs/         where the runtime finds the root filesystem
+//	volumes/<n>/    where it finds the image of mount n
 const (
 	recordFile   = "container.json"
 	stateFile    = "state.json"
 	exitFile     = "exit.json"
 	pidFile      = "pid"
 	rootfsDir    = "rootfs"
+	volumesDir   = "volumes"
 	recordVer    = 1
 	stateVer     = 1
 	ContainersIn = "containers" // the directory of a pod that holds its containers'
@@ -47,6 +49,14 @@ type Record struct {
 	LogPath   string                                               `json:"log_path,omitempty"` // absolute; "" logs nothing
 	StopSig   unix.Signal                                          `json:"stop_signal"`
 	Resources statefile.Proto[*runtimeapi.LinuxContainerResources] `json:"resources"`
+	Volumes   []Volume                                             `json:"volumes,omitempty"`
+}
+
+// Volume is an image that is mounted in the container.
+type Volume struct {
+	Mount    int    `json:"mount"`     // the mount's index in the configuration
+	ImageID  string `json:"image_id"`  // as of Record
+	ImageRef string `json:"image_ref"` // as of Record
 }
 
 // phase is what state.json holds.

@@ -27,6 +27,9 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 	if err != nil {
 		return nil, err
 	}
+	if err := c.locateVolumes(root, host.Mounts); err != nil {
+		return nil, err
+	}
 	join, err := c.namespaces()
 	if err != nil {
 		return nil, err
@@ -43,6 +46,8 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		Host:          host,
 		RootFS:        filepath.Join(c.Dir(), rootfsDir),
 		Join:          join,
+		UserNS:        c.userNS(),
+		Can:           c.pod.Abilities(),
 		CgroupsPath:   c.Record.Cgroup,
 		ResolvConf:    c.podFile("etc/resolv.conf"),
 		Hostname:      c.podFile("etc/hostname"),
@@ -119,6 +124,14 @@ func (c *Container) namespaces() (oci.Namespaces, error) {
 	var err error
 	join.PID, err = c.pidNamespace(pause)
 	return join, err
+}
+
+// userNS is the path of the pod's user namespace, "" for the node's.
+func (c *Container) userNS() string {
+	if c.pod.UserNS == nil {
+		return ""
+	}
+	return nsPath(c.pod.PausePID(), "user")
 }
 
 func (c *Container) pidNamespace(pause int) (string, error) {

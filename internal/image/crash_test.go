@@ -63,7 +63,7 @@ func TestKillInMidPull(t *testing.T) {
 
 func (s *testService) checkWhole(t *testing.T, img storage.Image) {
 	t.Helper()
-	r, err := s.store.CreateRootFS(id.NewContainer(), img.ID)
+	r, err := s.store.CreateRootFS(id.NewContainer(), img.ID, storage.RootFSOptions{})
 	must(t, err)
 	for path, size := range map[string]int{"/layer0": 3 << 20, "/layer1": 1 << 20, "/layer2": 100, "/layer3": 100} {
 		if body, err := s.store.ReadFile(r, path, 4<<20); err != nil || len(body) != size {

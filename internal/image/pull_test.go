@@ -52,7 +52,7 @@ func TestPullFromRealRegistry(t *testing.T) {
 		}
 	}
 	checkInfo(t, s, img, src)
-	r, err := s.store.CreateRootFS(id.NewContainer(), img.ID)
+	r, err := s.store.CreateRootFS(id.NewContainer(), img.ID, storage.RootFSOptions{})
 	must(t, err)
 	if body, err := s.store.ReadFile(r, "/layer0", 1<<20); err != nil || len(body) != 5000 {
 		t.Errorf("content: %d bytes, %v", len(body), err)
@@ -99,7 +99,7 @@ skopeo copy -q --dest-tls-verify=false --format v2s2 oci:l:t docker://$2/tool/do
 		if cri := s.CRI(img); cri.Username != "daemon" || cri.Uid != nil {
 			t.Errorf("%s: user %+v", name, cri)
 		}
-		r, err := s.store.CreateRootFS(id.NewContainer(), img.ID)
+		r, err := s.store.CreateRootFS(id.NewContainer(), img.ID, storage.RootFSOptions{})
 		must(t, err)
 		if body, err := s.store.ReadFile(r, "/hello", 100); err != nil || string(body) != "hello\n" {
 			t.Errorf("%s: %q, %v", name, body, err)
@@ -234,7 +234,7 @@ func TestRemove(t *testing.T) {
 	s := newService(t, withRegistries(t, insecure(reg.host)))
 	s.pull(t, reg.host+"/app:1")
 	img := s.pull(t, reg.host+"/app:2")
-	r, err := s.store.CreateRootFS(id.NewContainer(), img.ID)
+	r, err := s.store.CreateRootFS(id.NewContainer(), img.ID, storage.RootFSOptions{})
 	must(t, err)
 	for range 2 {
 		must(t, s.Remove(t.Context(), reg.host+"/app:1"))

@@ -17,7 +17,37 @@ const threadNetNS = "/proc/thread-self/ns/net"
 // pins it by a bind mount on the file at path, whose directory must exist.
 // A plain file left there by a crash is used; a namespace already pinned there
 // is an error that wraps fs.ErrExist. On failure nothing is left.
-func CreateNetNS(path string) (err error) {
+func CreateNetNS(path string) error {
+	return pinAt(path, func() error {
+		return elsewhere(func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("unshare: %w", err)
+			}
+			return setUpNetNS(path)
+		})
+	})
+}
+
+// PinNetNS does the same with the network namespace of a process, which must
+// live until it returns.
+func PinNetNS(pid int, path string) error {
+	return pinAt(path, func() error {
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("of process %d: %w", pid, err)
+		}
+		defer unix.Close(fd)
+		return elsewhere(func() error {
+			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("enter that of process %d: %w", pid, err)
+			}
+			return setUpNetNS(path)
+		})
+	})
+}
+
+// pinAt makes the file at path on which pin is to pin a namespace.
+func pinAt(path string, pin func() error) error {
 	if isNetNS(path) {
 		return fmt.Errorf("create network namespace %s: %w", path, fs.ErrExist)
 	}
@@ -28,13 +58,7 @@ func CreateNetNS(path string) (err error) {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("create network namespace: %w", err)
 	}
-	err = elsewhere(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("unshare: %w", err)
-		}
-		return setUpNetNS(path)
-	})
-	if err != nil {
+	if err := pin(); err != nil {
 		return errors.Join(fmt.Errorf("create network namespace %s: %w", path, err), RemoveNetNS(path))
 	}
 	return nil

@@ -51,6 +51,10 @@ type Facts struct {
 	// AppArmor, SELinux and Seccomp are true where the kernel has them and they are enabled.
 	AppArmor, SELinux, Seccomp bool
 
+	// MountAttributes is true where a mount's attributes can be set with those
+	// of all mounts below it (mount_setattr, Linux 5.12).
+	MountAttributes bool
+
 	// Kernel is the release, as uname -r prints it.
 	Kernel string
 	// BootID names this boot of the kernel.
@@ -90,6 +94,7 @@ func (f *Facts) probeKernel() error {
 		return err
 	}
 	f.BootID = strings.TrimSpace(string(boot))
+	f.MountAttributes = hasMountSetattr()
 	f.Seccomp = exists("/proc/sys/kernel/seccomp/actions_avail")
 	f.SELinux = exists("/sys/fs/selinux/enforce")
 	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
@@ -164,4 +169,10 @@ func (f Facts) HasCapability(name string) bool {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// hasMountSetattr asks the kernel for nothing, of no file.
+func hasMountSetattr() bool {
+	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{})
+	return !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM)
 }

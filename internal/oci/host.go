@@ -96,6 +96,9 @@ func loadSeccomp(profile *runtimeapi.SecurityProfile, o PrepareOptions) ([]byte,
 func prepareMounts(mounts []*runtimeapi.Mount) ([]string, error) {
 	var paths []string
 	for _, m := range mounts {
+		if m.GetImage().GetImage() == "" && m.GetImageSubPath() != "" {
+			return nil, invalid("mount %s: image_sub_path is set without an image", m.GetContainerPath())
+		}
 		if m.GetImage().GetImage() != "" {
 			if m.GetHostPath() != "" {
 				return nil, invalid("mount %s: both an image and host_path are set", m.GetContainerPath())

@@ -22,6 +22,12 @@ const Host = "host"
 // path of one to join (/proc/PID/ns/ipc), Host for the node's, "" for a new one.
 type Namespaces struct{ Network, IPC, UTS, PID string }
 
+// Abilities are what a runtime on this node can do and others can't.
+type Abilities struct {
+	RecursiveReadOnly bool // mounts that are read-only with all below them
+	IDMappedMounts    bool // mounts with ids of their own
+}
+
 // ContainerInput is all that the specification of a container depends on.
 type ContainerInput struct {
 	ID      id.Container
@@ -35,8 +41,12 @@ type ContainerInput struct {
 	Node      node.Facts
 	Host      HostFacts // of Prepare
 	// RootFS is the path of the root file system, absolute or relative to the bundle.
-	RootFS      string
-	Join        Namespaces
+	RootFS string
+	Join   Namespaces
+	// UserNS is the path of the pod's user namespace, where the sandbox's
+	// options give it one.
+	UserNS      string
+	Can         Abilities
 	CgroupsPath string
 	// ResolvConf, Hostname and Hosts are files of the host that are mounted at
 	// /etc/resolv.conf, /etc/hostname and /etc/hosts; "" mounts none. A mount
@@ -70,9 +80,12 @@ type SandboxInput struct {
 	Cwd     string // "" is /
 	User    User
 	// NetNS is the path of the pod's network namespace; Host (or "") is the
-	// node's. IPC and PID follow from the config's namespace options; the UTS
-	// namespace is the node's where the network is.
-	NetNS       string
+	// node's. IPC, PID and user namespace follow from the config's namespace
+	// options; the UTS namespace is the node's where the network is.
+	NetNS string
+	// NewNetNS has the runtime make the network namespace, so that it belongs to
+	// the pod's user namespace; NetNS does not count then.
+	NewNetNS    bool
 	CgroupsPath string
 	OCIVersion  string
 	// Hostname is set in the pod's UTS namespace; "" sets none.

@@ -79,8 +79,13 @@ func (s *containerSpec) ownMounts() []rspec.Mount {
 	if s.privileged() {
 		access = "rw"
 	}
+	sys := mountSys
+	if s.userns != nil && s.in.Join.Network == Host {
+		// A user namespace can mount sysfs for a network namespace of its own only.
+		sys = bind("/sys", "/sys", "nosuid", "noexec", "nodev")
+	}
 	mounts := []rspec.Mount{
-		mountProc, mountDev, mountPts, mountMqueue, withOption(mountSys, access), withOption(mountCgroup, access),
+		mountProc, mountDev, mountPts, mountMqueue, withOption(sys, access), withOption(mountCgroup, access),
 	}
 	if s.in.Shm != "" {
 		mounts = append(mounts, bind("/dev/shm", s.in.Shm, "nosuid", "noexec", "nodev", "rw"))
@@ -112,7 +117,8 @@ func bind(path, source string, options ...string) rspec.Mount {
 	}
 }
 
-// requestedMounts are those of the request, checked.
+// requestedMounts are those of the request, checked. Of two at the same place
+// the later one lies on top, as with mount(8).
 func (s *containerSpec) requestedMounts() ([]rspec.Mount, error) {
 	var mounts []rspec.Mount
 	for i, m := range s.in.Config.GetMounts() {
@@ -124,30 +130,71 @@ func (s *containerSpec) requestedMounts() ([]rspec.Mount, error) {
 			return nil, err
 		}
 		if i >= len(s.in.Host.Mounts) || s.in.Host.Mounts[i] == "" {
-			return nil, unsupported("mount %s: image mounts are not supported yet", path)
+			return nil, invalid("mount %s: image %s was not found", path, m.GetImage().GetImage())
 		}
 		options, err := mountOptions(m)
 		if err != nil {
 			return nil, err
 		}
-		mounts = append(mounts, rspec.Mount{
-			Destination: cleanPath(path), Type: "bind", Source: s.in.Host.Mounts[i], Options: options,
-		})
+		mount := rspec.Mount{Destination: cleanPath(path), Type: "bind", Source: s.in.Host.Mounts[i], Options: options}
+		if m.GetImage().GetImage() == "" { // the ids of an image's layers are mapped already
+			mount.UIDMappings, mount.GIDMappings = mappingsOf(m.GetUidMappings()), mappingsOf(m.GetGidMappings())
+		}
+		mounts = append(mounts, mount)
 	}
 	return mounts, nil
+}
+
+func mappingsOf(mappings []*runtimeapi.IDMapping) []rspec.LinuxIDMapping {
+	var out []rspec.LinuxIDMapping
+	for _, m := range mappings {
+		out = append(out, rspec.LinuxIDMapping{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Size: m.GetLength()})
+	}
+	return out
 }
 
 func (s *containerSpec) checkMount(m *runtimeapi.Mount) error {
 	path := m.GetContainerPath()
 	switch {
-	case len(m.GetUidMappings()) > 0 || len(m.GetGidMappings()) > 0:
-		return unsupported("mount %s: id mappings are not supported yet", path)
 	case m.GetSelinuxRelabel() && s.in.Node.SELinux:
-		return unsupported("mount %s: SELinux relabelling is not supported yet", path)
-	case m.GetRecursiveReadOnly() && !m.GetReadonly():
+		return unsupported("mount %s: SELinux relabelling is not supported", path)
+	case m.GetImage().GetImage() != "" && m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
+		return invalid("mount %s: an image needs private propagation, not %s", path, m.GetPropagation())
+	case !m.GetRecursiveReadOnly():
+	case !m.GetReadonly():
 		return invalid("mount %s: recursive_read_only needs readonly", path)
-	case m.GetRecursiveReadOnly() && m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
+	case m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
 		return invalid("mount %s: recursive_read_only needs private propagation, not %s", path, m.GetPropagation())
+	case !s.in.Can.RecursiveReadOnly:
+		return unsupported("mount %s: this runtime, or this kernel, can't make a mount recursively read-only", path)
+	}
+	return s.checkMountIDs(m)
+}
+
+// checkMountIDs refuses mappings of a mount that the runtime would not apply.
+func (s *containerSpec) checkMountIDs(m *runtimeapi.Mount) error {
+	path, uids, gids := m.GetContainerPath(), m.GetUidMappings(), m.GetGidMappings()
+	switch {
+	case len(uids) == 0 && len(gids) == 0:
+		return nil
+	case len(uids) == 0 || len(gids) == 0:
+		return invalid("mount %s: uidMappings and gidMappings go together", path)
+	case s.userns == nil:
+		return invalid("mount %s: uidMappings need a pod with a user namespace", path)
+	case !s.in.Can.IDMappedMounts:
+		return unsupported("mount %s: this runtime can't map the ids of a mount", path)
+	}
+	for _, mapping := range slices.Concat(uids, gids) {
+		if err := checkMapping("mount "+path, mapping); err != nil {
+			return err
+		}
+	}
+	if m.GetImage().GetImage() == "" {
+		return nil
+	}
+	own, err := ParseUserNamespace(&runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: uids, Gids: gids})
+	if err != nil || *own != *s.userns {
+		return invalid("mount %s: the mappings of an image must be those of the pod", path)
 	}
 	return nil
 }
@@ -173,6 +220,8 @@ func mountOptions(m *runtimeapi.Mount) ([]string, error) {
 	}
 	options := []string{"rbind", propagation}
 	switch {
+	case m.GetImage().GetImage() != "": // whatever the request says
+		options = append(options, "ro", "noexec", "nosuid", "nodev")
 	case m.GetRecursiveReadOnly():
 		options = append(options, "ro", "rro")
 	case m.GetReadonly():

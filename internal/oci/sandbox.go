@@ -43,9 +43,6 @@ func (s *sandboxSpec) setProcess() error {
 	if len(s.in.Args) == 0 {
 		return invalid("the pause container has no command")
 	}
-	if err := checkUserNamespace(s.sc.GetNamespaceOptions()); err != nil {
-		return err
-	}
 	s.SetProcessArgs(s.in.Args)
 	s.SetProcessCwd(cleanPath(s.in.Cwd))
 	s.SetProcessNoNewPrivileges(true)
@@ -58,7 +55,9 @@ func (s *sandboxSpec) setProcess() error {
 	return nil
 }
 
-func (s *sandboxSpec) hostNetwork() bool { return s.in.NetNS == "" || s.in.NetNS == Host }
+func (s *sandboxSpec) hostNetwork() bool {
+	return !s.in.NewNetNS && (s.in.NetNS == "" || s.in.NetNS == Host)
+}
 
 func (s *sandboxSpec) options() *runtimeapi.NamespaceOption { return s.sc.GetNamespaceOptions() }
 
@@ -66,11 +65,19 @@ func (s *sandboxSpec) options() *runtimeapi.NamespaceOption { return s.sc.GetNam
 // that containers join if the pod shares it; the pause container has one of
 // its own otherwise as well.
 func (s *sandboxSpec) setNamespaces() error {
+	userns, err := PodUserNamespace(s.options())
+	if err != nil {
+		return err
+	}
+	setUserNamespace(s.Config, userns, "")
 	j := Namespaces{Network: s.in.NetNS}
 	if s.hostNetwork() {
 		j.Network, j.UTS = Host, Host
 	} else {
 		s.SetHostname(s.in.Hostname)
+	}
+	if s.in.NewNetNS {
+		j.Network = ""
 	}
 	if s.options().GetIpc() == runtimeapi.NamespaceMode_NODE {
 		j.IPC = Host

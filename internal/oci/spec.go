@@ -18,6 +18,8 @@ type containerSpec struct {
 	generate.Generator
 	in ContainerInput
 	sc *runtimeapi.LinuxContainerSecurityContext // may be nil
+
+	userns *UserNamespace // the pod's; nil is the node's
 }
 
 // ContainerSpec makes the specification of a container. The kind of the error
@@ -65,12 +67,9 @@ func newGenerator(version, rootfs, cgroup string) generate.Generator {
 func (s *containerSpec) privileged() bool { return s.sc.GetPrivileged() }
 
 // checkSupported refuses what can't be done at all, before anything else.
-func (s *containerSpec) checkSupported() error {
-	if err := checkUserNamespace(s.sc.GetNamespaceOptions()); err != nil {
-		return err
-	}
+func (s *containerSpec) checkSupported() (err error) {
 	sandbox := s.in.Sandbox.GetLinux().GetSecurityContext()
-	if err := checkUserNamespace(sandbox.GetNamespaceOptions()); err != nil {
+	if s.userns, err = containerUserNamespace(s.sc.GetNamespaceOptions(), sandbox.GetNamespaceOptions()); err != nil {
 		return err
 	}
 	if s.privileged() && !sandbox.GetPrivileged() {
@@ -80,20 +79,6 @@ func (s *containerSpec) checkSupported() error {
 		return errkind.Errorf(errkind.Unsupported, "CDI device %q: CDI devices are not supported yet", devices[0].GetName())
 	}
 	return nil
-}
-
-func checkUserNamespace(o *runtimeapi.NamespaceOption) error {
-	userns := o.GetUsernsOptions()
-	if userns == nil {
-		return nil
-	}
-	switch userns.GetMode() {
-	case runtimeapi.NamespaceMode_NODE:
-		return nil
-	case runtimeapi.NamespaceMode_POD:
-		return errkind.Errorf(errkind.Unsupported, "userns_options: user namespaces are not supported yet")
-	}
-	return errkind.Errorf(errkind.Invalid, "userns_options: mode %s is not allowed, only POD and NODE", userns.GetMode())
 }
 
 func (s *containerSpec) setProcess() error {
@@ -106,6 +91,11 @@ func (s *containerSpec) setProcess() error {
 	s.SetProcessTerminal(s.in.Config.GetTty())
 	s.SetProcessNoNewPrivileges(s.sc.GetNoNewPrivs())
 	s.SetRootReadonly(s.sc.GetReadonlyRootfs())
+	if s.userns != nil {
+		if err := s.userns.checkUser(s.in.User); err != nil {
+			return err
+		}
+	}
 	setUser(&s.Generator, s.in.User)
 	for _, l := range s.in.Rlimits {
 		if err := s.addRlimit(l); err != nil {
@@ -193,6 +183,7 @@ func (s *containerSpec) setNamespaces() error {
 	if err := setNamespaces(&s.Generator, j); err != nil {
 		return err
 	}
+	setUserNamespace(s.Config, s.userns, s.in.UserNS)
 	if s.in.Node.CgroupV2 && !s.privileged() {
 		if err := s.AddOrReplaceLinuxNamespace("cgroup", ""); err != nil {
 			return err

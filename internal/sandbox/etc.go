@@ -42,7 +42,11 @@ func (p *Pod) writeEtcFile(name, content string) error {
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		return fmt.Errorf("write the pod's /etc/%s: %w", name, err)
 	}
-	return nil
+	if p.host.UserNS == nil {
+		return nil
+	}
+	uid, gid := p.host.UserNS.Root()
+	return os.Chown(path, int(uid), int(gid))
 }
 
 func hosts(hostname string, ips []netip.Addr) string {

@@ -41,7 +41,10 @@ type Options struct {
 	RuntimeTimeout time.Duration           // bounds every other call of a runtime
 	SeccompProfile string                  // path of the profile for RuntimeDefault; "" is the built-in one
 	Pause          PauseImage              // nil uses the built-in pause
-	Log            *slog.Logger
+	// NoUserNamespaces is why no root filesystem can be made for a user
+	// namespace on this node; nil if one can.
+	NoUserNamespaces error
+	Log              *slog.Logger
 }
 
 // PauseImage finds the configured pause image, and the command that replaces
@@ -106,6 +109,27 @@ func (m *Manager) runtime(handler string) (*oci.Runtime, error) {
 	return rt, nil
 }
 
+// Abilities are what pods with the runtime rt can be asked for on this node.
+func (m *Manager) Abilities(rt *oci.Runtime) oci.Abilities {
+	return oci.Abilities{
+		RecursiveReadOnly: m.opts.Node.MountAttributes && rt.RecursiveReadOnly(),
+		IDMappedMounts:    m.opts.Node.MountAttributes && rt.IDMappedMounts(),
+	}
+}
+
+// UserNamespaces returns why pods with the runtime rt can't have user
+// namespaces, or nil; of kind Unsupported.
+func (m *Manager) UserNamespaces(rt *oci.Runtime) error {
+	switch {
+	case m.opts.NoUserNamespaces != nil:
+		return errkind.Errorf(errkind.Unsupported, "user namespaces do not work on this node: %w", m.opts.NoUserNamespaces)
+	case !m.Abilities(rt).IDMappedMounts:
+		return errkind.Errorf(errkind.Unsupported, "user namespaces need a runtime that maps the ids of mounts, and %s %s does not",
+			rt.Name(), rt.Version())
+	}
+	return nil
+}
+
 func (m *Manager) podsDir() string { return filepath.Join(m.opts.RunRoot, "pods") }
 
 // insert makes a pod findable.
@@ -148,6 +172,7 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 	}
 	p.status.Store(&Status{})
 	p.host = container.Pod{
+		UserNS:       p.userns(),
 		ID:           rec.ID,
 		Dir:          p.dir,
 		Config:       rec.Config.Message,
@@ -156,11 +181,19 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 		Hostname:     rec.Hostname,
 		Monitor:      p.Monitor,
 		PausePID:     func() int { return p.Status().PausePID },
+		Abilities:    func() oci.Abilities { return m.Abilities(rt) },
 	}
 	return p
 }
 
+// podsMode lets the roots of user namespaces pass through to their own pods'
+// directories; nobody can list the pods, or enter another's.
+const podsMode = 0o711
+
 // Prepare makes the run root's directories.
 func (m *Manager) Prepare() error {
-	return os.MkdirAll(m.podsDir(), 0o700)
+	if err := os.MkdirAll(m.podsDir(), podsMode); err != nil {
+		return err
+	}
+	return os.Chmod(m.podsDir(), podsMode)
 }

@@ -106,7 +106,7 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 		Hostname:    p.Record.Hostname,
 	}
 	if !p.HostNetwork() {
-		in.NetNS = p.netns()
+		in.NetNS, in.NewNetNS = p.netns(), p.host.UserNS != nil
 	}
 	req := monitor.CreateRequest{
 		ID:       p.pauseID(),
@@ -149,7 +149,9 @@ func (m *Manager) usePauseImage(ctx context.Context, p *Pod, in *oci.SandboxInpu
 	if err := os.Mkdir(in.RootFS, 0o755); err != nil {
 		return err
 	}
-	root, err := m.opts.Storage.CreateRootFS(p.pauseID(), img.ID)
+	// The user namespace that could map the layers' ids is the pause container's
+	// own: it sees them as nobody's, which is enough to run a program.
+	root, err := m.opts.Storage.CreateRootFS(p.pauseID(), img.ID, p.host.RootFSOptions())
 	if err != nil {
 		return err
 	}

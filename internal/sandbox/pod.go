@@ -111,6 +111,16 @@ func (p *Pod) Dir() string { return p.dir }
 // HostNetwork reports whether the pod uses the node's network namespace.
 func (p *Pod) HostNetwork() bool { return hostNetwork(p.Config()) }
 
+// userns is the pod's user namespace; nil is the node's. The request was
+// validated before the pod was made.
+func (p *Pod) userns() *oci.UserNamespace {
+	u, err := oci.PodUserNamespace(namespaces(p.Config()))
+	if err != nil {
+		p.log.Error("user namespace of a pod", "err", err)
+	}
+	return u
+}
+
 func (p *Pod) netns() string  { return filepath.Join(p.dir, netnsFile) }
 func (p *Pod) bundle() string { return filepath.Join(p.dir, bundleDir) }
 

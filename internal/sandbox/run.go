@@ -34,6 +34,9 @@ func (m *Manager) Run(ctx context.Context, cfg *runtimeapi.PodSandboxConfig, han
 	if err != nil {
 		return "", err
 	}
+	if err := m.checkUserNamespace(cfg, rt); err != nil {
+		return "", err
+	}
 	ident := identityOf(cfg)
 	return flight.Do(ctx, &m.ops, "run pod "+ident.String(), m.limit(), func(ctx context.Context) (id.Pod, error) {
 		if p, ok := m.byIdentity(ident); ok {
@@ -104,16 +107,8 @@ func (m *Manager) bringUp(ctx context.Context, p *Pod) (err error) {
 	if err := cgroup.Create(m.monitorNode, p.monitorCgroup()); err != nil {
 		return err
 	}
-	if !p.HostNetwork() {
-		if err := network.CreateNetNS(p.netns()); err != nil {
-			return err
-		}
-	}
 	st := Status{State: Ready}
-	var g errgroup.Group // each part ends by itself within its own deadline; both are waited for
-	g.Go(func() error { return m.connectNetwork(ctx, p, &st) })
-	g.Go(func() error { return m.startPause(ctx, p, &st) })
-	if err := g.Wait(); err != nil {
+	if err := m.startAndConnect(ctx, p, &st); err != nil {
 		return err
 	}
 	if err := p.writeHosts(st.IPs); err != nil {
@@ -122,13 +117,56 @@ func (m *Manager) bringUp(ctx context.Context, p *Pod) (err error) {
 	return p.publishReady(st)
 }
 
+// startAndConnect starts the pause container and gives the pod its network, at
+// the same time. A network namespace that belongs to the pod's user namespace
+// comes with the pause container, which therefore goes first.
+func (m *Manager) startAndConnect(ctx context.Context, p *Pod, st *Status) error {
+	if !p.HostNetwork() && p.host.UserNS != nil {
+		if err := m.startPause(ctx, p, st); err != nil {
+			return err
+		}
+		if err := network.PinNetNS(st.PausePID, p.netns()); err != nil {
+			return err
+		}
+		select {
+		case <-p.pauseGone: // then its PID may have been another's
+			return errPauseEnded
+		default:
+		}
+		return m.connectNetwork(ctx, p, st)
+	}
+	if !p.HostNetwork() {
+		if err := network.CreateNetNS(p.netns()); err != nil {
+			return err
+		}
+	}
+	var g errgroup.Group // each part ends by itself within its own deadline; both are waited for
+	g.Go(func() error { return m.connectNetwork(ctx, p, st) })
+	g.Go(func() error { return m.startPause(ctx, p, st) })
+	return g.Wait()
+}
+
+// checkUserNamespace refuses a pod with a user namespace where that would not work.
+func (m *Manager) checkUserNamespace(cfg *runtimeapi.PodSandboxConfig, rt *oci.Runtime) error {
+	u, err := oci.PodUserNamespace(namespaces(cfg))
+	if err != nil || u == nil {
+		return err
+	}
+	if err := m.UserNamespaces(rt); err != nil {
+		return fmt.Errorf("run pod: %w", err)
+	}
+	return nil
+}
+
+var errPauseEnded = errors.New("the pause container ended at once")
+
 // publishReady makes a pod ready, unless its pause has ended meanwhile.
 func (p *Pod) publishReady(st Status) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
 	case <-p.pauseGone:
-		return errkind.Errorf(errkind.Other, "the pause container ended at once")
+		return errPauseEnded
 	default:
 	}
 	if err := p.writePhase(st); err != nil {
@@ -141,6 +179,9 @@ func (p *Pod) publishReady(st Status) error {
 func (p *Pod) makeDirectory() error {
 	for _, dir := range []string{p.dir, p.bundle(), p.containersDir(), filepath.Join(p.dir, etcDir), filepath.Join(p.dir, shmDir)} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		if err := p.host.Admit(dir); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/oci"
 )
 
 // hostnameMax is the kernel's limit of a hostname, in bytes (uname(2)).
@@ -78,8 +80,7 @@ func validatePorts(cfg *runtimeapi.PodSandboxConfig) error {
 	return nil
 }
 
-// validateNamespaces refuses namespace modes that no pod can have, and ones
-// that this version does not support.
+// validateNamespaces refuses namespace modes that no pod can have.
 func validateNamespaces(cfg *runtimeapi.PodSandboxConfig) error {
 	ns := namespaces(cfg)
 	for name, mode := range map[string]runtimeapi.NamespaceMode{"network": ns.GetNetwork(), "ipc": ns.GetIpc()} {
@@ -90,8 +91,8 @@ func validateNamespaces(cfg *runtimeapi.PodSandboxConfig) error {
 	if ns.GetPid() == runtimeapi.NamespaceMode_TARGET {
 		return invalid("namespace_options.pid of a pod can't be TARGET")
 	}
-	if u := ns.GetUsernsOptions(); u != nil && u.GetMode() == runtimeapi.NamespaceMode_POD {
-		return errkind.Errorf(errkind.Unsupported, "run pod: user namespaces are not supported yet")
+	if _, err := oci.PodUserNamespace(ns); err != nil {
+		return fmt.Errorf("run pod: %w", err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -21,15 +22,37 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 	if err != nil {
 		return nil, err
 	}
+	volumes, err := s.imageVolumes(cfg)
+	if err != nil {
+		return nil, err
+	}
 	ctr, err := s.opts.Pods.CreateContainer(ctx, req.GetPodSandboxId(), container.CreateRequest{
 		Config:   cfg,
 		Image:    img,
 		ImageRef: imageRef(s.opts.Images.CRI(img)),
+		Volumes:  volumes,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &runtimeapi.CreateContainerResponse{ContainerId: string(ctr)}, nil
+}
+
+// imageVolumes finds the images that mounts ask for. The kubelet has pulled them.
+func (s *Server) imageVolumes(cfg *runtimeapi.ContainerConfig) ([]container.ImageVolume, error) {
+	var volumes []container.ImageVolume
+	for i, m := range cfg.GetMounts() {
+		name := m.GetImage().GetImage()
+		if name == "" {
+			continue
+		}
+		img, err := s.opts.Images.Resolve(name)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", m.GetContainerPath(), err)
+		}
+		volumes = append(volumes, container.ImageVolume{Mount: i, Image: img, Ref: imageRef(s.opts.Images.CRI(img))})
+	}
+	return volumes, nil
 }
 
 func validateContainer(cfg *runtimeapi.ContainerConfig) error {

@@ -70,7 +70,7 @@ func containerStatus(c *container.Container) *runtimeapi.ContainerStatus {
 		Message:     st.Message,
 		Labels:      cfg.GetLabels(),
 		Annotations: cfg.GetAnnotations(),
-		Mounts:      cfg.GetMounts(),
+		Mounts:      c.Mounts(),
 		LogPath:     c.Record.LogPath,
 		Resources:   &runtimeapi.ContainerResources{Linux: c.Record.Resources.Message},
 		User:        user(c),

@@ -34,7 +34,11 @@ func (s *Server) Status(_ context.Context, req *runtimeapi.StatusRequest) (*runt
 			{Type: runtimeapi.RuntimeReady, Status: true}, network,
 		}},
 		RuntimeHandlers: s.handlers(),
-		Features:        &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
+		Features: &runtimeapi.RuntimeFeatures{
+			SupplementalGroupsPolicy:  true,
+			MountOptions:              true,
+			UserNamespacesHostNetwork: s.opts.Pods.UserNamespaces(s.opts.Pods.DefaultRuntime()) == nil,
+		},
 	}
 	if req.GetVerbose() {
 		info, err := s.verboseStatus()
@@ -49,17 +53,20 @@ func (s *Server) Status(_ context.Context, req *runtimeapi.StatusRequest) (*runt
 // handlers lists the default handler under the empty name, then each by its own.
 func (s *Server) handlers() []*runtimeapi.RuntimeHandler {
 	runtimes := s.opts.Pods.Runtimes()
-	out := []*runtimeapi.RuntimeHandler{handler("", s.opts.Pods.DefaultRuntime())}
+	out := []*runtimeapi.RuntimeHandler{s.handler("", s.opts.Pods.DefaultRuntime())}
 	for _, name := range slices.Sorted(maps.Keys(runtimes)) {
-		out = append(out, handler(name, runtimes[name]))
+		out = append(out, s.handler(name, runtimes[name]))
 	}
 	return out
 }
 
-func handler(name string, rt *oci.Runtime) *runtimeapi.RuntimeHandler {
+func (s *Server) handler(name string, rt *oci.Runtime) *runtimeapi.RuntimeHandler {
 	return &runtimeapi.RuntimeHandler{
-		Name:     name,
-		Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: rt.RecursiveReadOnly()},
+		Name: name,
+		Features: &runtimeapi.RuntimeHandlerFeatures{
+			RecursiveReadOnlyMounts: s.opts.Pods.Abilities(rt).RecursiveReadOnly,
+			UserNamespaces:          s.opts.Pods.UserNamespaces(rt) == nil,
+		},
 	}
 }
 

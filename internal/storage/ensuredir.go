@@ -49,7 +49,7 @@ func (v *view) mkdir(dir node, name string) (node, error) {
 		return node{}, err
 	}
 	n := node{path: path.Join(dir.path, name), layers: []int{upperLayer}, mode: unix.S_IFDIR | 0o755}
-	fd, err := makeDirAt(parent, name, 0o755, 0, 0)
+	fd, err := makeDirAt(parent, name, 0o755, v.ids.UIDs.onNode(0), v.ids.GIDs.onNode(0))
 	if err != nil {
 		return node{}, fmt.Errorf("mkdir %s: %w", n.path, err)
 	}
@@ -102,7 +102,7 @@ func (v *view) copyUpOne(parent int, n node, name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	fd, err := makeDirAt(parent, name, st.Mode&0o7777, int(st.Uid), int(st.Gid))
+	fd, err := makeDirAt(parent, name, st.Mode&0o7777, v.ids.UIDs.onNode(st.Uid), v.ids.GIDs.onNode(st.Gid))
 	if err != nil {
 		return -1, fmt.Errorf("copy up %s: %w", n.path, err)
 	}

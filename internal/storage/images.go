@@ -150,12 +150,12 @@ func (s *Store) removedImages() map[string]bool {
 	return maps.Clone(s.removed)
 }
 
-// InUse reports whether a root filesystem was made from the image.
+// InUse reports whether a container was made from the image or has it as a volume.
 func (s *Store) InUse(imageID string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, used := range s.uses {
-		if used == imageID {
+		if slices.Contains(used, imageID) {
 			return true
 		}
 	}

@@ -121,7 +121,7 @@ func addImage(t testing.TB, s *Store, name string, layers ...[]byte) Image {
 
 func newRootFS(t testing.TB, s *Store, img Image) RootFS {
 	t.Helper()
-	r, err := s.CreateRootFS(id.NewContainer(), img.ID)
+	r, err := s.CreateRootFS(id.NewContainer(), img.ID, RootFSOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -19,49 +20,66 @@ const rootfsVersion = 1
 // rootfsRecord is containers/<id>/rootfs.json. It makes a writable layer
 // usable after a restart and after its image lost its names.
 type rootfsRecord struct {
+	layersRecord
+	Volumes []layersRecord `json:"volumes,omitempty"`
+	IDs     IDMap          `json:"ids,omitzero"`
+}
+
+// layersRecord is an image with its layers.
+type layersRecord struct {
 	Image  string   `json:"image"`
 	Layers []string `json:"layers"` // top first
 }
 
 // CreateRootFS makes a container's writable layer on top of an image of the
-// index. The image's layers stay until RemoveRootFS, whatever happens to its
-// names. errkind.NotFound if the image is not stored. A second call with the
-// same arguments returns the same root filesystem.
-func (s *Store) CreateRootFS(ctr id.Container, imageID string) (_ RootFS, err error) {
+// index. The layers of the image and of the volumes stay until RemoveRootFS,
+// whatever happens to their names. errkind.NotFound if an image is not stored.
+// A second call with the same arguments returns the same root filesystem.
+func (s *Store) CreateRootFS(ctr id.Container, imageID string, o RootFSOptions) (_ RootFS, err error) {
 	if !id.Valid(string(ctr)) {
 		return RootFS{}, errkind.Errorf(errkind.Invalid, "create root filesystem: %q is not a container id", ctr)
 	}
-	img, err := s.claim(ctr, imageID)
+	images, err := s.claim(ctr, append([]string{imageID}, o.Volumes...))
 	if err != nil {
 		return RootFS{}, fmt.Errorf("create root filesystem of %s: %w", ctr, err)
 	}
-	r := s.rootFS(ctr, img.ID, img.lower)
+	rec := rootfsRecord{layersRecord: layersRecord{images[0].ID, images[0].Layers}, IDs: o.IDs}
+	r := s.rootFS(ctr, imageID, images[0].lower)
+	r.IDs = o.IDs
+	for _, img := range images[1:] {
+		r.Volumes = append(r.Volumes, img.lower)
+		rec.Volumes = append(rec.Volumes, layersRecord{img.ID, img.Layers})
+	}
 	if _, err := os.Stat(s.rootfsFile(ctr)); err == nil {
 		return r, nil
 	}
-	if err := s.makeLayer(r, rootfsRecord{img.ID, img.Layers}); err != nil {
+	if err := s.makeLayer(r, rec); err != nil {
 		return RootFS{}, errors.Join(fmt.Errorf("create root filesystem of %s: %w", ctr, err), s.RemoveRootFS(ctr))
 	}
 	return r, nil
 }
 
-// claim notes that ctr uses an image, if the image is (still) there.
-func (s *Store) claim(ctr id.Container, imageID string) (Image, error) {
+// claim notes that ctr uses images, its own the first, if they are (still) there.
+func (s *Store) claim(ctr id.Container, imageIDs []string) ([]Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	img, ok := s.index.Load().ByID(imageID)
-	if !ok {
-		return Image{}, errkind.Errorf(errkind.NotFound, "image %s is not stored", imageID)
+	index, images := s.index.Load(), make([]Image, 0, len(imageIDs))
+	for _, imageID := range imageIDs {
+		img, ok := index.ByID(imageID)
+		if !ok {
+			return nil, errkind.Errorf(errkind.NotFound, "image %s is not stored", imageID)
+		}
+		images = append(images, img)
 	}
-	if used, ok := s.uses[ctr]; ok && used != imageID {
-		return Image{}, errkind.Errorf(errkind.Exists, "it exists and is of image %s", used)
+	if used, ok := s.uses[ctr]; ok && !slices.Equal(used, imageIDs) {
+		return nil, errkind.Errorf(errkind.Exists, "it exists and is of image %s", used[0])
 	}
-	s.uses[ctr] = imageID
-	return img, nil
+	s.uses[ctr] = imageIDs
+	return images, nil
 }
 
 // makeLayer creates the directories, the record last. The upper directory's
-// mode and owner are what a container sees at "/": the image's.
+// mode and owner are what a container sees at "/": the image's, as far as its ids are.
 func (s *Store) makeLayer(r RootFS, rec rootfsRecord) error {
 	dir := s.containerPath(r.Container)
 	var st unix.Stat_t
@@ -76,7 +94,7 @@ func (s *Store) makeLayer(r RootFS, rec rootfsRecord) error {
 			return err
 		}
 	}
-	if err := os.Chown(r.Upper, int(st.Uid), int(st.Gid)); err != nil {
+	if err := os.Chown(r.Upper, r.IDs.UIDs.onNode(st.Uid), r.IDs.GIDs.onNode(st.Gid)); err != nil {
 		return err
 	}
 	if err := unix.Chmod(r.Upper, st.Mode&0o7777); err != nil {
@@ -104,14 +122,29 @@ func (s *Store) OpenRootFS(ctr id.Container, imageID string) (RootFS, error) {
 	case rec.Image != imageID:
 		return fail(errkind.Exists, fmt.Errorf("it is of image %s, not %s", rec.Image, imageID))
 	}
-	if img, ok := s.Images().ByID(imageID); ok {
-		return s.rootFS(ctr, imageID, img.lower), nil
-	}
-	lower, err := s.layerDirs(rec.Layers)
+	lower, err := s.layersOf(rec.layersRecord)
 	if err != nil {
 		return fail(errkind.Other, err)
 	}
-	return s.rootFS(ctr, imageID, lower), nil
+	r := s.rootFS(ctr, imageID, lower)
+	r.IDs = rec.IDs
+	for _, volume := range rec.Volumes {
+		lower, err := s.layersOf(volume)
+		if err != nil {
+			return fail(errkind.Other, err)
+		}
+		r.Volumes = append(r.Volumes, lower)
+	}
+	return r, nil
+}
+
+// layersOf finds the directories of an image's layers, also of one that is not
+// in the index any more.
+func (s *Store) layersOf(rec layersRecord) ([]string, error) {
+	if img, ok := s.Images().ByID(rec.Image); ok {
+		return img.lower, nil
+	}
+	return s.layerDirs(rec.Layers)
 }
 
 // layerDirs finds the directories of the layers of an image that is not in
@@ -151,14 +184,14 @@ func (s *Store) RemoveRootFS(ctr id.Container) error {
 	return nil
 }
 
-// unclaim forgets a use and reports whether the image waits to be deleted.
+// unclaim forgets what ctr uses and reports whether an image of it waits to be deleted.
 func (s *Store) unclaim(ctr id.Container) bool {
 	s.usage.forgetContainer(ctr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	imageID := s.uses[ctr]
+	used := s.uses[ctr]
 	delete(s.uses, ctr)
-	return s.removed[imageID]
+	return slices.ContainsFunc(used, func(imageID string) bool { return s.removed[imageID] })
 }
 
 // Reclaim removes the writable layers that keep does not claim, and the
@@ -183,7 +216,7 @@ func (s *Store) Reclaim(keep func(id.Container) bool) error {
 	return errors.Join(errs...)
 }
 
-// loadUses reads which writable layer is of which image.
+// loadUses reads which container uses which images.
 func (s *Store) loadUses() []error {
 	entries, err := os.ReadDir(s.containersDir())
 	if err != nil {
@@ -200,7 +233,10 @@ func (s *Store) loadUses() []error {
 			problems = append(problems, fmt.Errorf("root filesystem of %s: %w", ctr, err))
 			continue
 		}
-		s.uses[ctr] = rec.Image
+		s.uses[ctr] = []string{rec.Image}
+		for _, volume := range rec.Volumes {
+			s.uses[ctr] = append(s.uses[ctr], volume.Image)
+		}
 	}
 	return problems
 }

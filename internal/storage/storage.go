@@ -50,8 +50,8 @@ type Store struct {
 	// mu guards uses and removed, and is held where the index is replaced.
 	// Never held over disk I/O.
 	mu      sync.Mutex
-	uses    map[id.Container]string // writable layer -> image id
-	removed map[string]bool         // images without names, still on disk
+	uses    map[id.Container][]string // container -> ids of its image and of its volumes
+	removed map[string]bool           // images without names, still on disk
 
 	unsynced unsyncedLayers
 
@@ -71,7 +71,7 @@ func Reexec() bool { return reexec.Init() }
 // a root open: the second gets errkind.Precondition. An image that can't be
 // read is left out and reported by Problems, never an error.
 func Open(o Options) (_ *Store, err error) {
-	s := &Store{root: o.Root, log: o.Log, uses: map[id.Container]string{}, removed: map[string]bool{}}
+	s := &Store{root: o.Root, log: o.Log, uses: map[id.Container][]string{}, removed: map[string]bool{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -48,14 +48,14 @@ func TestRootFSLifecycle(t *testing.T) {
 	s := newTest(t)
 	img := testImage(t, s)
 	ctr := id.NewContainer()
-	r, err := s.CreateRootFS(ctr, img.ID)
+	r, err := s.CreateRootFS(ctr, img.ID, RootFSOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(r.Lower) != 2 || !exists(filepath.Join(r.Lower[0], "b")) || !exists(filepath.Join(r.Lower[1], "a")) {
 		t.Errorf("lower is not top first: %v", r.Lower)
 	}
-	again, err := s.CreateRootFS(ctr, img.ID)
+	again, err := s.CreateRootFS(ctr, img.ID, RootFSOptions{})
 	if err != nil || again.Upper != r.Upper {
 		t.Errorf("second create: %+v, %v", again, err)
 	}
@@ -92,13 +92,13 @@ func TestUpperLooksLikeImageRoot(t *testing.T) {
 func TestRootFSBadArguments(t *testing.T) {
 	s := newTest(t)
 	img := testImage(t, s)
-	if _, err := s.CreateRootFS("../../etc", img.ID); errkind.Of(err) != errkind.Invalid {
+	if _, err := s.CreateRootFS("../../etc", img.ID, RootFSOptions{}); errkind.Of(err) != errkind.Invalid {
 		t.Errorf("bad id: %v", err)
 	}
 	if err := s.RemoveRootFS("../../etc"); errkind.Of(err) != errkind.Invalid {
 		t.Errorf("remove bad id: %v", err)
 	}
-	if _, err := s.CreateRootFS(id.NewContainer(), strings.Repeat("0", 64)); errkind.Of(err) != errkind.NotFound {
+	if _, err := s.CreateRootFS(id.NewContainer(), strings.Repeat("0", 64), RootFSOptions{}); errkind.Of(err) != errkind.NotFound {
 		t.Errorf("unknown image: %v", err)
 	}
 	if _, err := s.OpenRootFS(id.NewContainer(), img.ID); errkind.Of(err) != errkind.NotFound {
@@ -128,7 +128,7 @@ func TestRemoveOfImageInUse(t *testing.T) {
 	if len(s.Images().List()) != 0 {
 		t.Error("still listed")
 	}
-	if _, err := s.CreateRootFS(id.NewContainer(), img.ID); errkind.Of(err) != errkind.NotFound {
+	if _, err := s.CreateRootFS(id.NewContainer(), img.ID, RootFSOptions{}); errkind.Of(err) != errkind.NotFound {
 		t.Errorf("usable for another container: %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -355,7 +355,7 @@ func TestConcurrency(t *testing.T) {
 		wg.Go(func() {
 			for range 10 {
 				img := addImageQuiet(s, t, layer)
-				r, err := s.CreateRootFS(id.NewContainer(), img)
+				r, err := s.CreateRootFS(id.NewContainer(), img, RootFSOptions{})
 				if errors.Is(err, fs.ErrNotExist) || errkind.Of(err) == errkind.NotFound {
 					continue
 				}
@@ -382,7 +382,7 @@ func BenchmarkCreateRootFS(b *testing.B) {
 	s := newTest(b)
 	img := testImage(b, s)
 	for b.Loop() {
-		r, err := s.CreateRootFS(id.NewContainer(), img.ID)
+		r, err := s.CreateRootFS(id.NewContainer(), img.ID, RootFSOptions{})
 		if err != nil {
 			b.Fatal(err)
 		}

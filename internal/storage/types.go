@@ -41,6 +41,43 @@ type RootFS struct {
 	Lower     []string // top first, at least one
 	Upper     string
 	Work      string
+	IDs       IDMap      // of Upper; the files of Lower have the owners of the image
+	Volumes   [][]string // for each volume what Lower is for the image
+}
+
+// RootFSOptions say what a container has beyond its image.
+type RootFSOptions struct {
+	// IDs are those of the user namespace that the container's files are for.
+	IDs IDMap
+	// Volumes are the ids of images that are mounted in the container. They
+	// stay with it, as its own image does.
+	Volumes []string
+}
+
+// IDMap is how a user namespace maps users and groups. The zero value is the
+// node's namespace.
+type IDMap struct {
+	UIDs IDRange `json:"uids,omitzero"`
+	GIDs IDRange `json:"gids,omitzero"`
+}
+
+// IDRange is where the ids from 0 up lie on the node. The zero value maps
+// nothing: each id is itself.
+type IDRange struct {
+	Host   uint32 `json:"host"`
+	Length uint32 `json:"length"`
+}
+
+// onNode is what an id is on the node. One beyond the range belongs to nobody
+// in the namespace; its root takes it over.
+func (r IDRange) onNode(id uint32) int {
+	switch {
+	case r.Length == 0:
+		return int(id)
+	case id >= r.Length:
+		return int(r.Host)
+	}
+	return int(r.Host + id)
 }
 
 // Options are the overlay's mount options. Package storage reads inside the

@@ -30,17 +30,26 @@ const inLayer = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 // meanwhile can't lead us out of it.
 type view struct {
 	layers []int // descriptors, upper first
+	ids    IDMap // of the upper layer
 }
 
 // openView opens the layers; close releases them.
-func openView(r RootFS) (_ *view, err error) {
+func openView(r RootFS) (*view, error) {
+	v, err := openLayers(append([]string{r.Upper}, r.Lower...))
+	if err == nil {
+		v.ids = r.IDs
+	}
+	return v, err
+}
+
+func openLayers(dirs []string) (_ *view, err error) {
 	v := &view{}
 	defer func() {
 		if err != nil {
 			v.close()
 		}
 	}()
-	for _, dir := range append([]string{r.Upper}, r.Lower...) {
+	for _, dir := range dirs {
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, &fs.PathError{Op: "open layer", Path: dir, Err: err}
