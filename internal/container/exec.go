@@ -33,6 +33,7 @@ func (c *Container) ExecSync(ctx context.Context, args []string, timeout time.Du
 		MaxOutput:   c.env.ExecOutputMax,
 		Dir:         c.Dir(),
 		CgroupProcs: cgroup.ProcsFiles(c.env.Node, c.Record.Cgroup),
+		UserNS:      c.pod.UserNS,
 		Helper:      c.env.ExecWait,
 	})
 }
@@ -48,6 +49,7 @@ func (c *Container) Exec(ctx context.Context, args []string, s oci.Streams) (int
 		Config:      filepath.Join(c.Dir(), "config.json"),
 		Dir:         c.Dir(),
 		CgroupProcs: cgroup.ProcsFiles(c.env.Node, c.Record.Cgroup),
+		UserNS:      c.pod.UserNS,
 		Helper:      c.env.ExecWait,
 	}, s)
 }

@@ -45,12 +45,6 @@ func (m *Manager) OfPod(pod id.Pod) []*Container {
 	return m.List(func(c *Container) bool { return c.Record.Pod == pod })
 }
 
-// UsesImage reports whether a container was created from the image with this
-// id (sha256:<64 hex>).
-func (m *Manager) UsesImage(imageID string) bool {
-	return len(m.List(func(c *Container) bool { return c.Record.ImageID == imageID })) > 0
-}
-
 // Exited takes the exit that a monitor reports. A container that is not (or no
 // longer) known is none of its business.
 func (m *Manager) Exited(ctr id.Container, e monitor.Exit) {

@@ -31,9 +31,10 @@ type Streams struct {
 // StreamOptions say what Exec is to run.
 type StreamOptions struct {
 	Args []string
-	// Config, Dir, CgroupProcs and Helper are as in ExecSyncOptions; Helper is needed.
+	// Config, Dir, CgroupProcs, UserNS and Helper are as in ExecSyncOptions; Helper is needed.
 	Config, Dir string
 	CgroupProcs []string
+	UserNS      *UserNamespace
 	Helper      string
 }
 
@@ -45,7 +46,7 @@ type StreamOptions struct {
 // What reads from s.In may go on until that returns.
 func (r *Runtime) Exec(ctx context.Context, id string, o StreamOptions, s Streams) (code int, err error) {
 	e := &session{
-		execution: &execution{cgroupProcs: o.CgroupProcs, mark: r.newMark(), exited: make(chan struct{})},
+		execution: &execution{cgroupProcs: o.CgroupProcs, owner: o.UserNS, mark: r.newMark(), exited: make(chan struct{})},
 		streams:   s,
 	}
 	command := ExecOptions{Args: o.Args, Config: o.Config, Dir: o.Dir, TTY: s.TTY}

@@ -34,6 +34,8 @@ type ExecSyncOptions struct {
 	// (cgroup.ProcsFiles): that is where a process is found that has left its
 	// parent, its session and its terminal.
 	CgroupProcs []string
+	// UserNS is the container's user namespace; nil is the node's.
+	UserNS *UserNamespace
 	// Helper is the program execwait: see execwait/ in the repository's root. Without it ("")
 	// runc does not return while a process left in the background holds the
 	// output open, so that only the timeout ends that; and under crun the
@@ -75,7 +77,7 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, o ExecSyncOptions) (_
 		command.waitThrough(o.Helper)
 	}
 	e := &execSync{execution: &execution{
-		Exec: command, cgroupProcs: o.CgroupProcs, mark: r.newMark(), exited: make(chan struct{}),
+		Exec: command, cgroupProcs: o.CgroupProcs, owner: o.UserNS, mark: r.newMark(), exited: make(chan struct{}),
 	}}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	if err := e.start(o.MaxOutput); err != nil {

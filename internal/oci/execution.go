@@ -21,7 +21,8 @@ type execution struct {
 	outputs     []string   // the pipes of its output: see pipeName
 	theirs      []*os.File // what only the command is to have open
 	mark        mark
-	started     uint64 // start time of the runtime, in the kernel's ticks
+	started     uint64         // start time of the runtime, in the kernel's ticks
+	owner       *UserNamespace // whose root the pipes belong to
 	exited      chan struct{}
 	waitErr     error // of Cmd.Wait, once exited is closed
 }
@@ -32,6 +33,9 @@ type execution struct {
 // only this process holds, closes: so nothing is left of an exec if the daemon
 // is killed.
 func (e *execution) launch() error {
+	if err := e.ownPipes(); err != nil {
+		return errors.Join(err, closeAll(e.theirs))
+	}
 	held, lifeline, err := os.Pipe()
 	if err != nil {
 		return errors.Join(err, closeAll(e.theirs))
@@ -52,6 +56,21 @@ func (e *execution) launch() error {
 		lifeline.Close() //nolint:errcheck // nothing is written to it
 		close(e.exited)
 	}()
+	return nil
+}
+
+// ownPipes lets a process in a user namespace open its pipes by name, as in
+// /dev/stdout.
+func (e *execution) ownPipes() error {
+	if e.owner == nil {
+		return nil
+	}
+	uid, gid := e.owner.Root()
+	for _, f := range e.theirs {
+		if err := f.Chown(int(uid), int(gid)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

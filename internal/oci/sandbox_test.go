@@ -43,6 +43,12 @@ var goldenSandboxes = map[string]SandboxInput{
 		sc.Seccomp = &profile{}
 		in.ShmSize, in.Env, in.Cwd = 1<<20, []string{"A=b"}, "x"
 	}),
+	"userns": sandboxInput(func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {
+		sc.NamespaceOptions, in.NewNetNS = mapped(0, 1000, 1000), true
+	}),
+	"userns-host-network": sandboxInput(func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {
+		sc.NamespaceOptions, in.NetNS = mapped(0, 1000, 1000), Host
+	}),
 }
 
 func TestSandboxSpec(t *testing.T) {
@@ -68,7 +74,7 @@ func TestSandboxSpecRefuses(t *testing.T) {
 			c.Sysctls = map[string]string{"kernel.msgmax": "1"}
 			sc.NamespaceOptions = &runtimeapi.NamespaceOption{Ipc: runtimeapi.NamespaceMode_NODE}
 		}},
-		{"userns_options", errkind.Unsupported, func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {
+		{"userns_options", errkind.Invalid, func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {
 			sc.NamespaceOptions = &runtimeapi.NamespaceOption{UsernsOptions: &runtimeapi.UserNamespace{}}
 		}},
 		{"SELinux", errkind.Unsupported, func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {

@@ -10,6 +10,57 @@ import (
 	"github.com/gantry-cri/gantry/internal/errkind"
 )
 
+func idMapping(container, host, length uint32) []*runtimeapi.IDMapping {
+	return []*runtimeapi.IDMapping{{ContainerId: container, HostId: host, Length: length}}
+}
+
+func mapped(container, host, length uint32) *runtimeapi.NamespaceOption {
+	return &runtimeapi.NamespaceOption{UsernsOptions: &runtimeapi.UserNamespace{
+		Uids: idMapping(container, host, length), Gids: idMapping(container, host, length),
+	}}
+}
+
+func withIDs(m *runtimeapi.Mount, length uint32) *runtimeapi.Mount {
+	m.UidMappings, m.GidMappings = idMapping(0, 1000, length), idMapping(0, 1000, length)
+	return m
+}
+
+// inUserNS puts a container into a pod with a user namespace of 1000 ids.
+func inUserNS(f func(*ContainerInput, *containerConfig, *securityContext)) func(*ContainerInput, *containerConfig, *securityContext) {
+	return func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+		in.Sandbox.Linux.SecurityContext.NamespaceOptions = mapped(0, 1000, 1000)
+		in.UserNS = "/proc/42/ns/user"
+		f(in, c, sc)
+	}
+}
+
+func TestParseUserNamespaceRefuses(t *testing.T) {
+	two := append(idMapping(0, 1000, 10), idMapping(10, 2000, 10)...)
+	for name, u := range map[string]*runtimeapi.UserNamespace{
+		"no mapping":       {},
+		"no gids":          {Uids: idMapping(0, 1, 1)},
+		"two":              {Uids: two, Gids: two},
+		"not from 0":       {Uids: idMapping(1, 1, 1), Gids: idMapping(0, 1, 1)},
+		"no length":        {Uids: idMapping(0, 1, 0), Gids: idMapping(0, 1, 1)},
+		"too long":         {Uids: idMapping(0, 1<<31, 1<<31), Gids: idMapping(0, 1, 1)},
+		"container":        {Mode: runtimeapi.NamespaceMode_CONTAINER},
+		"target":           {Mode: runtimeapi.NamespaceMode_TARGET},
+		"node with ranges": {Mode: runtimeapi.NamespaceMode_NODE, Uids: idMapping(0, 1, 1)},
+	} {
+		if got, err := ParseUserNamespace(u); errkind.Of(err) != errkind.Invalid {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	for name, o := range map[string]*runtimeapi.NamespaceOption{
+		"pid": {Pid: runtimeapi.NamespaceMode_NODE}, "ipc": {Ipc: runtimeapi.NamespaceMode_NODE},
+	} {
+		o.UsernsOptions = mapped(0, 1000, 1000).UsernsOptions
+		if _, err := PodUserNamespace(o); errkind.Of(err) != errkind.Invalid || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s of the node: %v", name, err)
+		}
+	}
+}
+
 func TestContainerSpecRefuses(t *testing.T) {
 	localhost := &profile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "/x"}
 	userns := func(m runtimeapi.NamespaceMode) *runtimeapi.NamespaceOption {
@@ -38,9 +89,43 @@ func TestContainerSpecRefuses(t *testing.T) {
 			c.Envs = []*runtimeapi.KeyValue{{Key: "A", Value: []byte{0}}}
 		}},
 		{"not privileged", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) { sc.Privileged = true }},
-		{"userns_options", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+		{"userns_options", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 			sc.NamespaceOptions = userns(runtimeapi.NamespaceMode_POD)
 		}},
+		{"differ from the pod's", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			sc.NamespaceOptions = mapped(0, 1000, 1000)
+		}},
+		{"differ from the pod's", errkind.Invalid, inUserNS(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			sc.NamespaceOptions = mapped(0, 1001, 1000)
+		})},
+		{"differ from the pod's", errkind.Invalid, inUserNS(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			sc.NamespaceOptions = userns(runtimeapi.NamespaceMode_NODE)
+		})},
+		{"the node's", errkind.Invalid, inUserNS(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			sc.NamespaceOptions = mapped(0, 1000, 1000)
+			sc.NamespaceOptions.Pid = runtimeapi.NamespaceMode_NODE
+		})},
+		{"user 1000 is outside", errkind.Invalid, inUserNS(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			in.User.UID = 1000
+		})},
+		{"group 1000 is outside", errkind.Invalid, inUserNS(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			in.User.Groups = []uint32{0, 1000}
+		})},
+		{"need a pod with a user namespace", errkind.Invalid, mount(withIDs(&runtimeapi.Mount{ContainerPath: "/x"}, 5))},
+		{"go together", errkind.Invalid, inUserNS(mount(&runtimeapi.Mount{ContainerPath: "/x", UidMappings: idMapping(0, 1, 1)}))},
+		{"not a range", errkind.Invalid, inUserNS(mount(withIDs(&runtimeapi.Mount{ContainerPath: "/x"}, 0)))},
+		{"those of the pod", errkind.Invalid, inUserNS(mount(withIDs(&runtimeapi.Mount{ContainerPath: "/x", Image: &runtimeapi.ImageSpec{Image: "i"}}, 5)))},
+		{"can't map", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			inUserNS(mount(withIDs(&runtimeapi.Mount{ContainerPath: "/x"}, 5)))(in, c, sc)
+			in.Can.IDMappedMounts = false
+		}},
+		{"recursively read-only", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			mount(&runtimeapi.Mount{ContainerPath: "/x", Readonly: true, RecursiveReadOnly: true})(in, c, sc)
+			in.Can.RecursiveReadOnly = false
+		}},
+		{"an image needs private propagation", errkind.Invalid, mount(&runtimeapi.Mount{
+			ContainerPath: "/x", Image: &runtimeapi.ImageSpec{Image: "i"}, Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+		})},
 		{"userns_options", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 			in.Sandbox.Linux.SecurityContext.NamespaceOptions = userns(runtimeapi.NamespaceMode_TARGET)
 		}},
@@ -68,8 +153,7 @@ func TestContainerSpecRefuses(t *testing.T) {
 		})},
 		{"propagation", errkind.Invalid, mount(&runtimeapi.Mount{ContainerPath: "/x", Propagation: 9})},
 		{"remount", errkind.Invalid, mount(&runtimeapi.Mount{ContainerPath: "/x", MountOptions: []string{"remount"}})},
-		{"id mappings", errkind.Unsupported, mount(&runtimeapi.Mount{ContainerPath: "/x", UidMappings: []*runtimeapi.IDMapping{{}}})},
-		{"image mounts", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+		{"was not found", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 			c.Mounts, in.Host.Mounts = []*runtimeapi.Mount{{ContainerPath: "/x"}}, []string{""}
 		}},
 		{"permissions", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {

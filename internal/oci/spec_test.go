@@ -87,6 +87,7 @@ func input(n node.Facts) ContainerInput {
 		CgroupsPath: "/gantry/pod/ctr",
 		ResolvConf:  "/run/gantry/resolv.conf", Hostname: "/run/gantry/hostname", Hosts: "/run/gantry/hosts",
 		Shm: "/run/gantry/shm", HostnameValue: "pod", OCIVersion: "1.0.2", PidsLimit: 1000,
+		Can: Abilities{RecursiveReadOnly: true, IDMappedMounts: true},
 	}
 }
 
@@ -178,6 +179,17 @@ var goldenContainers = map[string]ContainerInput{
 		}
 		in.Host.Mounts = []string{"/real/1", "/real/2", "/real/3", "/real/4", "/real/5", "/real/6"}
 	}),
+	"userns": change(inUserNS(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+		sc.NamespaceOptions = mapped(0, 1000, 1000)
+		c.Mounts = []*runtimeapi.Mount{
+			withIDs(&runtimeapi.Mount{ContainerPath: "/v", HostPath: "/x"}, 1000),
+			withIDs(&runtimeapi.Mount{ContainerPath: "/i", Image: &runtimeapi.ImageSpec{Image: "i"}, ImageSubPath: "sub"}, 1000),
+		}
+		in.Host.Mounts = []string{"/real/1", "/run/gantry/volumes/1/sub"}
+	})),
+	"userns-host-network": change(inUserNS(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+		in.Join.Network, in.Join.UTS = Host, Host
+	})),
 	"mounts-of-the-node": change(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 		c.Mounts = []*runtimeapi.Mount{
 			{ContainerPath: "/dev", HostPath: "/dev"},
