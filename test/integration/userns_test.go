@@ -321,8 +321,10 @@ func TestUserNamespaceRestart(t *testing.T) {
 func TestBadUserNamespaces(t *testing.T) {
 	withUserNS(t, func(t *testing.T, env *testenv.Env) {
 		for name, change := range map[string]func(*runtimeapi.NamespaceOption){
-			"no mapping":     func(o *runtimeapi.NamespaceOption) { o.UsernsOptions.Uids = nil },
-			"two mappings":   func(o *runtimeapi.NamespaceOption) { o.UsernsOptions.Gids = append(o.UsernsOptions.Gids, idMapping(1, 1)...) },
+			"no mapping": func(o *runtimeapi.NamespaceOption) { o.UsernsOptions.Uids = nil },
+			"two mappings": func(o *runtimeapi.NamespaceOption) {
+				o.UsernsOptions.Gids = append(o.UsernsOptions.Gids, idMapping(1, 1)...)
+			},
 			"no length":      func(o *runtimeapi.NamespaceOption) { o.UsernsOptions.Uids = idMapping(usernsHost, 0) },
 			"not from 0":     func(o *runtimeapi.NamespaceOption) { o.UsernsOptions.Uids[0].ContainerId = 1 },
 			"beyond all ids": func(o *runtimeapi.NamespaceOption) { o.UsernsOptions.Uids = idMapping(1<<32-2, 2) },
