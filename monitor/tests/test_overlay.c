@@ -3,8 +3,10 @@
  * in a mount namespace of its own.
  */
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 /* The way that is not taken on this kernel is static in there. */
 #include "../overlay.c"
@@ -123,6 +125,67 @@ static void try_detached(int count, const char *suffix)
 	free_tree(&t);
 }
 
+/* A user namespace whose root is 100000 on the node. */
+static int user_namespace(void)
+{
+	char path[64], done;
+	int ready[2], fd;
+	pid_t pid;
+
+	CHECK(pipe(ready) == 0);
+	pid = fork();
+	if (pid == 0) {
+		CHECK(unshare(CLONE_NEWUSER) == 0 && write(ready[1], "", 1) == 1);
+		pause();
+		_exit(0);
+	}
+	CHECK(read(ready[0], &done, 1) == 1);
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/%s", pid, i ? "gid_map" : "uid_map");
+		fd = open(path, O_WRONLY);
+		CHECK(write(fd, "0 100000 1000", 13) == 13);
+		close(fd);
+	}
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+	fd = open(path, O_RDONLY);
+	CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+	close(ready[0]);
+	close(ready[1]);
+	return fd;
+}
+
+/* Files have the owners that the namespace maps, and the target is left bare. */
+static void try_mapped(int count, bool writable)
+{
+	TEXT(error, 1024);
+	char file[400];
+	struct stat st;
+	struct tree t;
+	int ids = user_namespace(), fd;
+
+	make_tree(&t, count, "");
+	if (writable) {
+		t.request.upper = t.upper;
+		t.request.work = t.work;
+	}
+	fd = overlay_make_mapped(&t.request, ids, &error);
+	if (fd < 0)
+		fprintf(stderr, "%s: %s\n", error.buf, strerror(-fd));
+	CHECK(fd >= 0 && fd != MOUNT_DONE);
+	CHECK(present(&t) == 0);
+	CHECK(call_unmount(t.target, DETACH_MOUNT) < 0 && errno == EINVAL);
+	CHECK(call_move_mount(fd, "", AT_FDCWD, t.target, MOVE_MOUNT_F_EMPTY_PATH) == 0);
+	CHECK(present(&t) == count);
+	snprintf(file, sizeof(file), "%s/file0", t.target);
+	CHECK(stat(file, &st) == 0 && st.st_uid == 100000 && st.st_gid == 100000);
+	snprintf(file, sizeof(file), "%s/file0", t.lower[0]);
+	CHECK(stat(file, &st) == 0 && st.st_uid == 0);
+	close(fd);
+	close(ids);
+	detach(t.target);
+	free_tree(&t);
+}
+
 static void test_errors(void)
 {
 	TEXT(error, 1024);
@@ -135,6 +198,8 @@ static void test_errors(void)
 	error.len = 0;
 	r.lower_count = 1;
 	CHECK(overlay_make(&r, &error) == -ENOENT && strstr(error.buf, "/no/such/layer"));
+	error.len = 0;
+	CHECK(overlay_make_mapped(&r, -1, &error) == -ENOENT && strstr(error.buf, "/no/such/layer"));
 }
 
 int main(void)
@@ -154,6 +219,10 @@ int main(void)
 	try_detached(3, "");
 	try_detached(3, ",a:b\\c");
 	try_detached(LAYERS, padding);
+	try_mapped(1, false);
+	try_mapped(1, true);
+	try_mapped(3, false);
+	try_mapped(3, true);
 	test_errors();
 	detach(base);
 	rmdir(base);

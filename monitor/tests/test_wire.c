@@ -64,7 +64,10 @@ static void test_create(void)
 	wire_put_string(&w, GM_TAG_LOWER, "/l3");
 	wire_put_string(&w, GM_TAG_UPPER, "/u");
 	wire_put_string(&w, GM_TAG_WORK, "/w");
+	wire_put_u32(&w, GM_TAG_IDS_PID, 43);
 	wire_leave(&w, mark);
+	wire_put_u32(&w, GM_TAG_OWNER_UID, 300000);
+	wire_put_u32(&w, GM_TAG_OWNER_GID, 300001);
 	wire_put_u64(&w, 999, 1); /* unknown, skipped */
 	CHECK(parse_create(&w) == 0);
 	CHECK(create.arg_count == 2 && create.args[2] == NULL && strcmp(create.args[1], "") == 0);
@@ -73,6 +76,8 @@ static void test_create(void)
 	CHECK(create.mounts[0].option_count == 1 && !create.mounts[0].upper);
 	CHECK(create.mounts[1].from_pid == 42 && strcmp(create.mounts[1].source, "/dev/shm") == 0);
 	CHECK(create.mounts[2].lower_count == 1 && strcmp(create.mounts[2].lower[0], "/l3") == 0);
+	CHECK(create.mounts[2].ids_pid == 43 && create.mounts[0].ids_pid == 0);
+	CHECK(create.owner_uid == 300000 && create.owner_gid == 300001);
 	CHECK(create.log_path == NULL && create.timeout_ms == 1000);
 }
 
@@ -104,6 +109,14 @@ static void test_refusals(void)
 	mark = wire_enter(&w, GM_TAG_MOUNT);
 	wire_put_string(&w, GM_TAG_TARGET, "/t");
 	wire_leave(&w, mark); /* neither kind */
+	CHECK(parse_create(&w) == -EINVAL);
+	w = minimal();
+	mark = wire_enter(&w, GM_TAG_MOUNT);
+	wire_put_string(&w, GM_TAG_TARGET, "/t");
+	wire_put_u32(&w, GM_TAG_FROM_PID, 42);
+	wire_put_string(&w, GM_TAG_SOURCE, "/s");
+	wire_put_u32(&w, GM_TAG_IDS_PID, 43);
+	wire_leave(&w, mark); /* only overlays are mapped */
 	CHECK(parse_create(&w) == -EINVAL);
 	w = minimal();
 	for (int i = 0; i < MAX_ARGS; i++)
