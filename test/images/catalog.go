@@ -72,7 +72,23 @@ func demoImages(ctx context.Context, in inputs) ([]image, error) {
 			config: imgspec.ImageConfig{Env: []string{searchPath}, Cmd: []string{"sh"}},
 		},
 		nginxImage([]*Tree{box, web}, "docker.io/library/nginx:alpine", "docker.io/library/nginx:latest"),
+		{
+			names:  []string{"docker.io/library/links:latest"},
+			layers: []*Tree{box, linksTree()},
+			config: imgspec.ImageConfig{Env: []string{searchPath}, Cmd: []string{"sh"}},
+		},
 	}, nil
+}
+
+// linksTree has links that lead out of the image for whoever follows them on
+// the node.
+func linksTree() *Tree {
+	t := NewTree()
+	t.Symlink("absolute", "/tmp")
+	t.Symlink("upwards", "../../../../../../../../../../tmp")
+	t.Symlink("process", "/proc/1/root/tmp")
+	t.File("tmp/inside", 0o644, []byte("of the image\n"))
+	return t
 }
 
 func nginxImage(layers []*Tree, names ...string) image {

@@ -2,6 +2,8 @@ package integration
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -112,5 +114,28 @@ func TestKilledWhilePodStarts(t *testing.T) {
 			wantEqual(t, "number of pods", len(list.Items), 1)
 			env.RemovePod(pod)
 		}
+	})
+}
+
+// TestKilledWhileStarting kills daemons at random points of their start, while
+// they find out what the node can do: nothing of that stays.
+func TestKilledWhileStarting(t *testing.T) {
+	each(t, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		env.Kill9()
+		for range 25 {
+			cmd := exec.Command(testenv.Binary(t, "gantryd"), env.Args()...)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(rand.N(120 * time.Millisecond))
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // it was killed
+		}
+		env.StartDaemon()
+		wantEqual(t, "user_namespaces of the handler", handlerFeatures(t, env).UserNamespaces, mapsIDs(t, env))
+		env.CheckLeaks()
 	})
 }

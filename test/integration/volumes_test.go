@@ -152,3 +152,40 @@ func TestImageVolumeInUserNamespace(t *testing.T) {
 		wantEqual(t, "a write", env.Exec(id, "touch /whole/x 2>/dev/null || echo refused"), "refused\n")
 	})
 }
+
+// TestHostileImage: links of an image lead nowhere but into the container,
+// whether they are on the way to a mount, to a volume's sub path or to the
+// working directory.
+func TestHostileImage(t *testing.T) {
+	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig *runtimeapi.PodSandboxConfig) {
+		notForPeers(t)
+		const links = "docker.io/library/links:latest"
+		image := env.Pull(links)
+		host := filepath.Join(env.Dir, "volume")
+		if err := os.Mkdir(host, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		touch(t, filepath.Join(host, "file"))
+		escape := "escape-" + env.Name
+		config := env.ContainerConfig("main", "sleep 1000")
+		config.Image = &runtimeapi.ImageSpec{Image: links}
+		config.WorkingDir = "/upwards/" + escape + "-dir"
+		config.Mounts = []*runtimeapi.Mount{
+			{HostPath: host, ContainerPath: "/absolute/" + escape + "-1"},
+			{HostPath: host, ContainerPath: "/upwards/" + escape + "-2/deep"},
+			{HostPath: host, ContainerPath: "/../../.." + os.TempDir() + "/" + escape + "-3"},
+			imageMount(image, "/absolute/"+escape+"-4", "upwards"),
+			imageMount(image, "/v5", "absolute/inside"),
+		}
+		id := env.Run(pod, config, podConfig)
+		env.Exec(id, "cd /tmp && test -f "+escape+"-1/file && test -f "+escape+"-2/deep/file && test -f "+escape+"-3/file")
+		wantEqual(t, "files of the image", env.Exec(id, "cat /tmp/"+escape+"-4/inside /v5"), "of the image\nof the image\n")
+		wantEqual(t, "working directory", env.Exec(id, "pwd -P"), "/tmp/"+escape+"-dir\n")
+		if found, err := filepath.Glob(filepath.Join("/tmp", escape+"*")); err != nil || len(found) > 0 {
+			t.Errorf("on the node: %v, %v", found, err)
+		}
+		bad := env.ContainerConfig("process", "true")
+		bad.Mounts = []*runtimeapi.Mount{imageMount(image, "/v", "process")}
+		wantRefused(t, env, pod, bad, podConfig, codes.InvalidArgument, "process")
+	})
+}
