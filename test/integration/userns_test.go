@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -357,5 +358,43 @@ func TestBadUserNamespaces(t *testing.T) {
 			HostPath: env.LogDir, ContainerPath: "/v", UidMappings: idMapping(1, 1), GidMappings: idMapping(1, 1),
 		}}
 		wantRefused(t, env, plain, volume, plainConfig, codes.InvalidArgument, "user namespace")
+	})
+}
+
+// TestUserNamespaceKilled: the daemon is killed at random points of making a pod
+// with a user namespace and a container with an image volume; the next one
+// undoes or keeps it.
+func TestUserNamespaceKilled(t *testing.T) {
+	withUserNS(t, func(t *testing.T, env *testenv.Env) {
+		for i := range 6 {
+			podConfig := usernsPod(env, fmt.Sprint("pod", i))
+			made := make(chan struct{})
+			go func() {
+				defer close(made)
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
+				pod, err := env.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: podConfig})
+				if err != nil {
+					return // the daemon was killed
+				}
+				config := usernsContainer(env, "main", "sleep 1000")
+				config.Mounts = []*runtimeapi.Mount{imageMount(testenv.Busybox, "/v", "bin")}
+				_, _ = env.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: pod.PodSandboxId, Config: config, SandboxConfig: podConfig})
+			}()
+			select {
+			case <-made:
+			case <-time.After(rand.N(400 * time.Millisecond)):
+			}
+			env.Kill9()
+			env.StartDaemon()
+			<-made
+		}
+		env.Eventually("what was interrupted to be undone", func() error {
+			env.RemoveAll()
+			if leaks := env.Leaks(); len(leaks) > 0 {
+				return fmt.Errorf("%q", leaks)
+			}
+			return nil
+		})
 	})
 }
