@@ -72,7 +72,7 @@ func containerStatus(c *container.Container) *runtimeapi.ContainerStatus {
 		Annotations: cfg.GetAnnotations(),
 		Mounts:      cfg.GetMounts(),
 		LogPath:     c.Record.LogPath,
-		Resources:   &runtimeapi.ContainerResources{Linux: c.Record.Resources.Message},
+		Resources:   &runtimeapi.ContainerResources{Linux: c.Resources()},
 		User:        user(c),
 		StopSignal:  c.Record.StopSignal(),
 	}
