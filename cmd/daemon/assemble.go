@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/config"
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/id"
@@ -23,6 +24,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/server"
 	"github.com/gantry-cri/gantry/internal/storage"
 	"github.com/gantry-cri/gantry/internal/streaming"
+	"github.com/gantry-cri/gantry/internal/systemd"
 )
 
 // daemon is everything that runs.
@@ -85,6 +87,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		PidsLimit:      cfg.PidsLimit,
 		SeccompProfile: cfg.SeccompProfile,
 	})
+	cgroups := cgroupManager(cfg, log)
 	d.pods = sandbox.New(sandbox.Options{
 		RunRoot:        cfg.RunRoot,
 		Programs:       progs,
@@ -94,6 +97,8 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		Storage:        d.storage,
 		Runtimes:       runtimes,
 		DefaultRuntime: cfg.DefaultRuntime,
+		Cgroups:        cgroups,
+		Systemd:        systemd.New(systemd.AddressFrom(os.Getenv), cfg.RuntimeTimeout),
 		CgroupParent:   cfg.CgroupParent,
 		CreateTimeout:  cfg.RuntimeTimeout,
 		RuntimeTimeout: cfg.RuntimeTimeout,
@@ -105,17 +110,27 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		return nil, errors.Join(err, d.network.Close(), d.images.Close(), d.storage.Close())
 	}
 	d.server = server.New(server.Options{
-		Version:    version,
-		Pods:       d.pods,
-		Containers: d.containers,
-		Images:     d.images,
-		Network:    d.network,
-		Streams:    d.streams,
-		Log:        log,
-		Config:     cfg,
-		Problems:   d.problems,
+		Version:        version,
+		Pods:           d.pods,
+		Containers:     d.containers,
+		Images:         d.images,
+		Network:        d.network,
+		Streams:        d.streams,
+		SystemdCgroups: cgroups == cgroup.Systemd,
+		Log:            log,
+		Config:         cfg,
+		Problems:       d.problems,
 	})
 	return d, nil
+}
+
+// cgroupManager is who makes the cgroups of new pods.
+func cgroupManager(cfg config.Config, log *slog.Logger) cgroup.Manager {
+	m := cgroup.Manager(cfg.CgroupManager)
+	if m == cgroup.Systemd && !systemd.Running() {
+		log.Warn("cgroup_manager is systemd, but systemd is not this node's service manager: no pod can be run")
+	}
+	return m
 }
 
 // openStreams listens for the sessions of exec, attach and port-forward.

@@ -11,6 +11,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/monitor"
 	"github.com/gantry-cri/gantry/internal/node"
@@ -25,7 +26,8 @@ type Pod struct {
 	Dir          string // <run root>/pods/<id>
 	Config       *runtimeapi.PodSandboxConfig
 	Runtime      *oci.Runtime
-	CgroupParent string // the cgroup path under which every container of the pod gets its own
+	CgroupParent string         // the cgroup path under which every container of the pod gets its own
+	Cgroups      cgroup.Manager // who makes those
 	Hostname     string
 	// Monitor returns the pod's live monitor, or an error that says why there is
 	// none: of kind Unavailable if there may be one later.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"time"
 
@@ -82,7 +81,7 @@ func (m *Manager) describe(pod *Pod, req CreateRequest) (*Container, error) {
 		ImageRef:  req.ImageRef,
 		Resources: statefile.Of(req.Config.GetLinux().GetResources()),
 	}
-	rec.Cgroup = path.Join(pod.CgroupParent, string(rec.ID))
+	rec.Cgroup = pod.Cgroups.Child(pod.CgroupParent, string(rec.ID))
 	logPath, err := logPath(pod.Config.GetLogDirectory(), req.Config.GetLogPath())
 	if err != nil {
 		return nil, err
@@ -181,6 +180,7 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 			Bundle:        c.Dir(),
 			PidFile:       filepath.Join(c.Dir(), pidFile),
 			ConsoleSocket: console,
+			Systemd:       c.pod.Cgroups == cgroup.Systemd,
 		}),
 		PidFile:       filepath.Join(c.Dir(), pidFile),
 		ExitFile:      filepath.Join(c.Dir(), exitFile),

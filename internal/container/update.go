@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	rspec "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -127,13 +126,13 @@ func (c *Container) setOOMScore(former, next *linuxResources) error {
 	return cgroup.SetOOMScore(n, c.Record.Cgroup, n.ClampOOMScoreAdj(former.GetOomScoreAdj()), n.ClampOOMScoreAdj(next.GetOomScoreAdj()))
 }
 
-// tellRuntime runs RUNTIME update, where that is needed: for a runtime with a
-// kernel of its own.
+// tellRuntime runs RUNTIME update where others than the cgroup's files have to
+// know: a runtime with a kernel of its own, or systemd, which would set its
+// former limits again.
 func (c *Container) tellRuntime(ctx context.Context, delta *linuxResources) error {
-	if c.pod.Runtime.SharesKernel() {
+	if c.pod.Runtime.SharesKernel() && c.pod.Cgroups != cgroup.Systemd {
 		return nil
 	}
-	var spec *rspec.LinuxResources
 	spec, err := oci.Resources(delta, c.env.Node)
 	if err != nil {
 		return err

@@ -38,6 +38,8 @@ type ContainerInput struct {
 	RootFS      string
 	Join        Namespaces
 	CgroupsPath string
+	// Systemd is true where CgroupsPath has the form slice:prefix:name.
+	Systemd bool
 	// ResolvConf, Hostname and Hosts are files of the host that are mounted at
 	// /etc/resolv.conf, /etc/hostname and /etc/hosts; "" mounts none. A mount
 	// of the config at the same place wins.
@@ -74,7 +76,9 @@ type SandboxInput struct {
 	// namespace is the node's where the network is.
 	NetNS       string
 	CgroupsPath string
-	OCIVersion  string
+	// Systemd is true where CgroupsPath has the form slice:prefix:name.
+	Systemd    bool
+	OCIVersion string
 	// Hostname is set in the pod's UTS namespace; "" sets none.
 	Hostname string
 	// ShmSize is the size of the pod's /dev/shm in bytes; 0 is 64 MiB.

@@ -108,8 +108,10 @@ func podInfo(p *sandbox.Pod) (map[string]string, error) {
 		"reason":       st.Reason,
 		"runtime":      p.Record.Runtime,
 		"cgroupParent": p.Record.CgroupParent,
+		"cgroups":      p.Record.Cgroups,
 		"directory":    p.Dir(),
 		"config":       p.Record.Config,
+		"resources":    p.Resources(),
 		"runtimeSpec":  spec(filepath.Join(p.Dir(), "bundle")),
 	})
 }
