@@ -49,6 +49,10 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 	if err != nil {
 		return nil, fmt.Errorf("probe the node: %w", err)
 	}
+	cgroups, err := cgroupManager(cfg, log)
+	if err != nil {
+		return nil, err
+	}
 	runtimes, err := openRuntimes(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -87,7 +91,6 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		PidsLimit:      cfg.PidsLimit,
 		SeccompProfile: cfg.SeccompProfile,
 	})
-	cgroups := cgroupManager(cfg, log)
 	d.pods = sandbox.New(sandbox.Options{
 		RunRoot:        cfg.RunRoot,
 		Programs:       progs,
@@ -125,12 +128,15 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 }
 
 // cgroupManager is who makes the cgroups of new pods.
-func cgroupManager(cfg config.Config, log *slog.Logger) cgroup.Manager {
+func cgroupManager(cfg config.Config, log *slog.Logger) (cgroup.Manager, error) {
 	m := cgroup.Manager(cfg.CgroupManager)
+	if _, err := m.Default(cfg.CgroupParent, "pod"); err != nil {
+		return m, fmt.Errorf("cgroup_parent: %w", err)
+	}
 	if m == cgroup.Systemd && !systemd.Running() {
 		log.Warn("cgroup_manager is systemd, but systemd is not this node's service manager: no pod can be run")
 	}
-	return m
+	return m, nil
 }
 
 // openStreams listens for the sessions of exec, attach and port-forward.

@@ -104,6 +104,8 @@ func bytesOf(text string) uint64 {
 	return n
 }
 
+func unlimited(n uint64) bool { return n == math.MaxUint64 }
+
 func orMax(n int64) string {
 	if n < 0 {
 		return "max"
@@ -143,7 +145,7 @@ func (p *plan) cpu(c *rspec.LinuxCPU, formerShares uint64) {
 // bandwidth sets quota and period. On version 1 each is a file, and the kernel
 // compares their ratio to the parent's after each write: of the two ratios that
 // can lie between the old and the new one the smaller is taken, which is never
-// above both.
+// above both. A child without a quota has the parent's, whatever its period is.
 func (p *plan) bandwidth(c *rspec.LinuxCPU) {
 	if p.facts.CgroupV2 {
 		file := p.file("cpu", "cpu.max")
@@ -171,7 +173,7 @@ func (p *plan) bandwidth(c *rspec.LinuxCPU) {
 			p.set(quotaFile, strconv.FormatInt(*c.Quota, 10))
 		}
 	}
-	quotaFirst := float64(newQuota)/float64(period) <= float64(quota)/float64(newPeriod)
+	quotaFirst := unlimited(newQuota) || !unlimited(quota) && float64(newQuota)/float64(period) <= float64(quota)/float64(newPeriod)
 	if quotaFirst {
 		setQuota()
 	}
