@@ -34,6 +34,7 @@ func (c *Container) ExecSync(ctx context.Context, args []string, timeout time.Du
 		Dir:         c.Dir(),
 		CgroupProcs: cgroup.ProcsFiles(c.env.Node, c.Record.Cgroup),
 		Helper:      c.env.ExecWait,
+		OOMScoreAdj: c.oomScore(),
 	})
 }
 
@@ -49,7 +50,14 @@ func (c *Container) Exec(ctx context.Context, args []string, s oci.Streams) (int
 		Dir:         c.Dir(),
 		CgroupProcs: cgroup.ProcsFiles(c.env.Node, c.Record.Cgroup),
 		Helper:      c.env.ExecWait,
+		OOMScoreAdj: c.oomScore(),
 	}, s)
+}
+
+// oomScore is what the container's processes have since the last update.
+func (c *Container) oomScore() *int {
+	score := c.env.Node.ClampOOMScoreAdj(c.Resources().GetOomScoreAdj())
+	return &score
 }
 
 // ReopenLog makes the monitor open the log's path anew (after a rotation).
