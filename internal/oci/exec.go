@@ -27,7 +27,8 @@ type ExecOptions struct {
 	// Exec.Close removes.
 	Dir string
 	TTY bool
-	// OOMScoreAdj, unless nil, is the process's instead of that in Config.
+	// OOMScoreAdj, unless nil, is the process's instead of that in Config. runc
+	// goes by what it created the container with, whatever is said here.
 	OOMScoreAdj *int
 	// ConsoleSocket receives the pseudo-terminal, with TTY only.
 	ConsoleSocket string
