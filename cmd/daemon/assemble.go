@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/config"
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/id"
@@ -23,6 +24,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/server"
 	"github.com/gantry-cri/gantry/internal/storage"
 	"github.com/gantry-cri/gantry/internal/streaming"
+	"github.com/gantry-cri/gantry/internal/systemd"
 )
 
 // daemon is everything that runs.
@@ -46,6 +48,10 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 	facts, err := node.Probe()
 	if err != nil {
 		return nil, fmt.Errorf("probe the node: %w", err)
+	}
+	cgroups, err := cgroupManager(cfg, log)
+	if err != nil {
+		return nil, err
 	}
 	runtimes, err := openRuntimes(ctx, cfg)
 	if err != nil {
@@ -94,6 +100,8 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		Storage:          d.storage,
 		Runtimes:         runtimes,
 		DefaultRuntime:   cfg.DefaultRuntime,
+		Cgroups:          cgroups,
+		Systemd:          systemd.New(systemd.AddressFrom(os.Getenv), cfg.RuntimeTimeout),
 		CgroupParent:     cfg.CgroupParent,
 		CreateTimeout:    cfg.RuntimeTimeout,
 		RuntimeTimeout:   cfg.RuntimeTimeout,
@@ -106,15 +114,16 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		return nil, errors.Join(err, d.network.Close(), d.images.Close(), d.storage.Close())
 	}
 	d.server = server.New(server.Options{
-		Version:    version,
-		Pods:       d.pods,
-		Containers: d.containers,
-		Images:     d.images,
-		Network:    d.network,
-		Streams:    d.streams,
-		Log:        log,
-		Config:     cfg,
-		Problems:   d.problems,
+		Version:        version,
+		Pods:           d.pods,
+		Containers:     d.containers,
+		Images:         d.images,
+		Network:        d.network,
+		Streams:        d.streams,
+		SystemdCgroups: cgroups == cgroup.Systemd,
+		Log:            log,
+		Config:         cfg,
+		Problems:       d.problems,
 	})
 	return d, nil
 }
@@ -128,6 +137,18 @@ func probeUserNamespaces(progs programs.Paths, store *storage.Store) error {
 		return err
 	}
 	return errors.Join(store.ProbeIDMap(namespace, anyID), namespace.Close())
+}
+
+// cgroupManager is who makes the cgroups of new pods.
+func cgroupManager(cfg config.Config, log *slog.Logger) (cgroup.Manager, error) {
+	m := cgroup.Manager(cfg.CgroupManager)
+	if _, err := m.Default(cfg.CgroupParent, "pod"); err != nil {
+		return m, fmt.Errorf("cgroup_parent: %w", err)
+	}
+	if m == cgroup.Systemd && !systemd.Running() {
+		log.Warn("cgroup_manager is systemd, but systemd is not this node's service manager: no pod can be run")
+	}
+	return m, nil
 }
 
 // openStreams listens for the sessions of exec, attach and port-forward.

@@ -36,6 +36,7 @@ type Config struct {
 
 	PauseImage     string // "" means the built-in pause
 	PauseCommand   []string
+	CgroupManager  string
 	CgroupParent   string
 	SeccompProfile string // "" means the built-in profile
 	PidsLimit      int64  // 0 means none

@@ -12,6 +12,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/monitor"
 	"github.com/gantry-cri/gantry/internal/node"
@@ -26,7 +27,8 @@ type Pod struct {
 	Dir          string // <run root>/pods/<id>
 	Config       *runtimeapi.PodSandboxConfig
 	Runtime      *oci.Runtime
-	CgroupParent string // the cgroup path under which every container of the pod gets its own
+	CgroupParent string         // the cgroup path under which every container of the pod gets its own
+	Cgroups      cgroup.Manager // who makes those
 	Hostname     string
 	// UserNS is the pod's own user namespace; nil if it has none.
 	UserNS *oci.UserNamespace
@@ -72,13 +74,15 @@ type Container struct {
 	env *Environment // the manager's
 	log *slog.Logger
 
-	// op serialises Start, the clean-up after the exit, and Remove.
+	// op serialises Start, Update, the clean-up after the exit, and Remove.
 	op sync.Mutex
 
-	mu      sync.Mutex // guards transitions of status and phase on disk
-	status  atomic.Pointer[Status]
-	gone    chan struct{} // closed when the container has exited
-	cleaned chan struct{} // closed when the runtime has forgotten it
+	mu     sync.Mutex // guards transitions of status and phase on disk
+	status atomic.Pointer[Status]
+	// resources are the limits that hold; changed with op held.
+	resources atomic.Pointer[runtimeapi.LinuxContainerResources]
+	gone      chan struct{} // closed when the container has exited
+	cleaned   chan struct{} // closed when the runtime has forgotten it
 
 	stopSent atomic.Bool            // the stop signal was sent
 	waiting  atomic.Pointer[string] // what the init executed before Start: the runtime; nil if an earlier daemon started it
@@ -134,6 +138,7 @@ func (m *Manager) newContainer(rec Record, pod *Pod, st Status) *Container {
 		cleaned: make(chan struct{}),
 	}
 	c.status.Store(&st)
+	c.resources.Store(rec.Resources.Message)
 	if st.State == Exited {
 		close(c.gone)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"time"
 
@@ -93,7 +92,7 @@ func (m *Manager) describe(pod *Pod, req CreateRequest) (*Container, error) {
 	for _, v := range req.Volumes {
 		rec.Volumes = append(rec.Volumes, Volume{Mount: v.Mount, ImageID: "sha256:" + v.Image.ID, ImageRef: v.Ref})
 	}
-	rec.Cgroup = path.Join(pod.CgroupParent, string(rec.ID))
+	rec.Cgroup = pod.Cgroups.Child(pod.CgroupParent, string(rec.ID))
 	logPath, err := logPath(pod.Config.GetLogDirectory(), req.Config.GetLogPath())
 	if err != nil {
 		return nil, err
@@ -202,6 +201,7 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 			Bundle:        c.Dir(),
 			PidFile:       filepath.Join(c.Dir(), pidFile),
 			ConsoleSocket: console,
+			Systemd:       c.pod.Cgroups == cgroup.Systemd,
 		}),
 		PidFile:       filepath.Join(c.Dir(), pidFile),
 		ExitFile:      filepath.Join(c.Dir(), exitFile),

@@ -35,6 +35,7 @@ func (c *Container) ExecSync(ctx context.Context, args []string, timeout time.Du
 		CgroupProcs: cgroup.ProcsFiles(c.env.Node, c.Record.Cgroup),
 		UserNS:      c.pod.UserNS,
 		Helper:      c.env.ExecWait,
+		OOMScoreAdj: c.oomScore(),
 	})
 }
 
@@ -51,7 +52,14 @@ func (c *Container) Exec(ctx context.Context, args []string, s oci.Streams) (int
 		CgroupProcs: cgroup.ProcsFiles(c.env.Node, c.Record.Cgroup),
 		UserNS:      c.pod.UserNS,
 		Helper:      c.env.ExecWait,
+		OOMScoreAdj: c.oomScore(),
 	}, s)
+}
+
+// oomScore is what the container's processes have since the last update.
+func (c *Container) oomScore() *int {
+	score := c.env.Node.ClampOOMScoreAdj(c.Resources().GetOomScoreAdj())
+	return &score
 }
 
 // ReopenLog makes the monitor open the log's path anew (after a rotation).

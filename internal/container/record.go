@@ -18,6 +18,7 @@ import (
 //	container.json  the Record: written before any other side effect of Create,
 //	                it is the intent that recovery undoes while state.json is absent
 //	state.json      the phase: written at the end of Create, before and after Start
+//	resources.json  the limits since the first update of them, and an update under way
 //	exit.json       the exit record, written by the monitor
 //	config.json     the OCI spec; this directory is the bundle
 //	pid             the init's PID, written by the runtime
@@ -26,12 +27,14 @@ import (
 const (
 	recordFile   = "container.json"
 	stateFile    = "state.json"
+	limitsFile   = "resources.json"
 	exitFile     = "exit.json"
 	pidFile      = "pid"
 	rootfsDir    = "rootfs"
 	volumesDir   = "volumes"
 	recordVer    = 1
 	stateVer     = 1
+	limitsVer    = 1
 	ContainersIn = "containers" // the directory of a pod that holds its containers'
 )
 
@@ -48,7 +51,7 @@ type Record struct {
 	Cgroup    string                                               `json:"cgroup"`
 	LogPath   string                                               `json:"log_path,omitempty"` // absolute; "" logs nothing
 	StopSig   unix.Signal                                          `json:"stop_signal"`
-	Resources statefile.Proto[*runtimeapi.LinuxContainerResources] `json:"resources"`
+	Resources statefile.Proto[*runtimeapi.LinuxContainerResources] `json:"resources"` // at creation
 	Volumes   []Volume                                             `json:"volumes,omitempty"`
 }
 

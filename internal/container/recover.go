@@ -75,9 +75,15 @@ func (m *Manager) recoverOne(ctx context.Context, pod *Pod, ctr id.Container) er
 	if ph.Cleaned {
 		close(c.cleaned)
 	}
+	pending, err := c.recoverLimits()
+	if err != nil {
+		return err
+	}
 	m.index.Put(ctr, c)
 	if c.Status().State == Exited && !ph.Cleaned {
 		go c.cleanUpInBackground()
+	} else if pending {
+		go c.settleUpdateInBackground()
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	rspec "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/oci"
 	"github.com/gantry-cri/gantry/internal/storage"
@@ -48,7 +49,8 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		Join:          join,
 		UserNS:        c.userNS(),
 		Can:           c.pod.Abilities(),
-		CgroupsPath:   c.Record.Cgroup,
+		CgroupsPath:   c.pod.Cgroups.SpecPath(c.pod.CgroupParent, string(c.Record.ID)),
+		Systemd:       c.pod.Cgroups == cgroup.Systemd,
 		ResolvConf:    c.podFile("etc/resolv.conf"),
 		Hostname:      c.podFile("etc/hostname"),
 		Hosts:         c.podFile("etc/hosts"),

@@ -32,6 +32,12 @@ func (f *Facts) probeCgroups() error {
 		return errors.New("no control group hierarchy is mounted")
 	}
 	f.SwapAccounting = f.probeSwapAccounting()
+	if f.PossibleCPUs, err = firstLine("/sys/devices/system/cpu/possible"); err != nil {
+		return err
+	}
+	if f.PossibleMemoryNodes, err = firstLine("/sys/devices/system/node/possible"); err != nil {
+		return err
+	}
 	f.HugepageSizes, err = hugepageSizes()
 	return err
 }
@@ -158,4 +164,13 @@ func hugepageSize(kib int64) string {
 		return fmt.Sprintf("%dMB", kib>>10)
 	}
 	return fmt.Sprintf("%dKB", kib)
+}
+
+// firstLine reads a file of one line; one that does not exist reads as "".
+func firstLine(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(text)), err
 }

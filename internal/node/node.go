@@ -34,6 +34,9 @@ type Facts struct {
 	OwnCgroups map[string]string
 	// SwapAccounting is true where a memory cgroup can limit swap.
 	SwapAccounting bool
+	// PossibleCPUs and PossibleMemoryNodes are all that the node can ever have,
+	// as in "0-3"; "" where the kernel does not say.
+	PossibleCPUs, PossibleMemoryNodes string
 	// HugepageSizes are the page sizes of the hugetlb controller, as in "2MB" and "1GB".
 	HugepageSizes []string
 

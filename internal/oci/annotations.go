@@ -36,12 +36,23 @@ func addAnnotations(g *generate.Generator, annotations map[string]string, allowe
 	}
 }
 
+// addSystemd tells the runtime how the container's scope is to be: it goes away
+// with its last process, also if that failed, and the processes are in it, not
+// in a child that crun would make.
+func addSystemd(g *generate.Generator, systemd bool) {
+	if systemd {
+		g.AddAnnotation("org.systemd.property.CollectMode", "'inactive-or-failed'")
+		g.AddAnnotation("run.oci.systemd.subgroup", "")
+	}
+}
+
 func hasPrefix(key string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return p != "" && strings.HasPrefix(key, p) })
 }
 
 func (s *containerSpec) setAnnotations() error {
 	addAnnotations(&s.Generator, s.in.Config.GetAnnotations(), s.in.AllowedAnnotations)
+	addSystemd(&s.Generator, s.in.Systemd)
 	sandbox := s.in.Sandbox.GetMetadata()
 	s.AddAnnotation(annotationType, "container")
 	s.AddAnnotation(annotationSandboxID, string(s.in.PodID))
@@ -57,6 +68,7 @@ func (s *containerSpec) setAnnotations() error {
 
 func (s *sandboxSpec) setAnnotations() error {
 	addAnnotations(&s.Generator, s.in.Config.GetAnnotations(), s.in.AllowedAnnotations)
+	addSystemd(&s.Generator, s.in.Systemd)
 	metadata := s.in.Config.GetMetadata()
 	s.AddAnnotation(annotationType, "sandbox")
 	s.AddAnnotation(annotationSandboxID, string(s.in.ID))

@@ -27,6 +27,9 @@ type ExecOptions struct {
 	// Exec.Close removes.
 	Dir string
 	TTY bool
+	// OOMScoreAdj, unless nil, is the process's instead of that in Config. runc
+	// goes by what it created the container with, whatever is said here.
+	OOMScoreAdj *int
 	// ConsoleSocket receives the pseudo-terminal, with TTY only.
 	ConsoleSocket string
 	// ConsoleSize is the terminal's size from the start, where it is known.
@@ -71,6 +74,9 @@ func (r *Runtime) ExecCommand(ctx context.Context, id string, o ExecOptions) (*E
 	}
 	process.Args, process.Terminal = o.Args, o.TTY
 	process.ConsoleSize = o.ConsoleSize
+	if o.OOMScoreAdj != nil {
+		process.OOMScoreAdj = o.OOMScoreAdj
+	}
 	body, err := json.Marshal(process)
 	if err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", id, err)

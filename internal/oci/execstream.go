@@ -36,6 +36,7 @@ type StreamOptions struct {
 	CgroupProcs []string
 	UserNS      *UserNamespace
 	Helper      string
+	OOMScoreAdj *int // as in ExecOptions
 }
 
 // Exec runs a process in the container id, connected to s, and returns its exit
@@ -49,7 +50,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, o StreamOptions, s Stream
 		execution: &execution{cgroupProcs: o.CgroupProcs, owner: o.UserNS, mark: r.newMark(), exited: make(chan struct{})},
 		streams:   s,
 	}
-	command := ExecOptions{Args: o.Args, Config: o.Config, Dir: o.Dir, TTY: s.TTY}
+	command := ExecOptions{Args: o.Args, Config: o.Config, Dir: o.Dir, TTY: s.TTY, OOMScoreAdj: o.OOMScoreAdj}
 	run := e.runPipes
 	if s.TTY {
 		if e.console, err = listenConsole(o.Dir); err != nil {

@@ -36,6 +36,8 @@ type ExecSyncOptions struct {
 	CgroupProcs []string
 	// UserNS is the container's user namespace; nil is the node's.
 	UserNS *UserNamespace
+	// OOMScoreAdj is as in ExecOptions.
+	OOMScoreAdj *int
 	// Helper is the program execwait: see execwait/ in the repository's root. Without it ("")
 	// runc does not return while a process left in the background holds the
 	// output open, so that only the timeout ends that; and under crun the
@@ -69,7 +71,7 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, o ExecSyncOptions) (_
 	if o.MaxOutput <= 0 {
 		o.MaxOutput = DefaultMaxOutput
 	}
-	command, err := r.ExecCommand(context.Background(), id, ExecOptions{Args: o.Args, Config: o.Config, Dir: o.Dir})
+	command, err := r.ExecCommand(context.Background(), id, ExecOptions{Args: o.Args, Config: o.Config, Dir: o.Dir, OOMScoreAdj: o.OOMScoreAdj})
 	if err != nil {
 		return ExecResult{}, err
 	}

@@ -48,6 +48,8 @@ type ContainerInput struct {
 	UserNS      string
 	Can         Abilities
 	CgroupsPath string
+	// Systemd is true where CgroupsPath has the form slice:prefix:name.
+	Systemd bool
 	// ResolvConf, Hostname and Hosts are files of the host that are mounted at
 	// /etc/resolv.conf, /etc/hostname and /etc/hosts; "" mounts none. A mount
 	// of the config at the same place wins.
@@ -87,7 +89,9 @@ type SandboxInput struct {
 	// the pod's user namespace; NetNS does not count then.
 	NewNetNS    bool
 	CgroupsPath string
-	OCIVersion  string
+	// Systemd is true where CgroupsPath has the form slice:prefix:name.
+	Systemd    bool
+	OCIVersion string
 	// Hostname is set in the pod's UTS namespace; "" sets none.
 	Hostname string
 	// ShmSize is the size of the pod's /dev/shm in bytes; 0 is 64 MiB.

@@ -1,8 +1,8 @@
 package oci
 
 import (
-	"math"
 	"slices"
+	"strings"
 
 	rspec "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -36,6 +36,9 @@ func Resources(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.Linu
 	if r == nil {
 		return out, nil
 	}
+	if err := CheckResources(r); err != nil {
+		return nil, err
+	}
 	var err error
 	if out.CPU, err = cpuLimits(r, n); err != nil {
 		return nil, err
@@ -46,22 +49,33 @@ func Resources(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.Linu
 	if out.HugepageLimits, err = hugepageLimits(r, n); err != nil {
 		return nil, err
 	}
-	if unified := r.GetUnified(); len(unified) > 0 {
-		if !n.CgroupV2 {
-			return nil, unsupported("resources: unified is for cgroup version 2, and this node has version 1")
-		}
-		out.Unified = unified
+	if out.Unified, err = unifiedLimits(r, n); err != nil {
+		return nil, err
 	}
 	return out, nil
 }
 
+// unifiedLimits are files of cgroup version 2 with their contents: memory.min,
+// memory.high and cpu.max.burst have no other field.
+func unifiedLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (map[string]string, error) {
+	for key := range r.GetUnified() {
+		if !n.CgroupV2 {
+			return nil, unsupported("resources: unified is for cgroup version 2, and this node has version 1")
+		}
+		if controller, _, _ := strings.Cut(key, "."); !n.CgroupControllers[controller] {
+			return nil, unsupported("resources: unified: %s: this node has no %s controller", key, controller)
+		}
+	}
+	return r.GetUnified(), nil
+}
+
 func cpuLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.LinuxCPU, error) {
 	cpu := &rspec.LinuxCPU{Cpus: r.GetCpusetCpus(), Mems: r.GetCpusetMems()}
-	switch {
-	case r.GetCpuShares() < 0 || r.GetCpuPeriod() < 0:
-		return nil, invalid("resources: negative cpu_shares or cpu_period")
-	case (cpu.Cpus != "" || cpu.Mems != "") && !n.CgroupControllers["cpuset"]:
+	if (cpu.Cpus != "" || cpu.Mems != "") && !n.CgroupControllers["cpuset"] {
 		return nil, unsupported("resources: this node has no cpuset controller")
+	}
+	if err := checkCpuset(r, n); err != nil {
+		return nil, err
 	}
 	if v := uint64(r.GetCpuShares()); v != 0 {
 		cpu.Shares = &v
@@ -93,8 +107,8 @@ func memoryLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.L
 	if !n.CgroupControllers["memory"] {
 		return nil, unsupported("resources: this node has no memory controller")
 	}
-	if swap > 0 && limit > 0 && swap < limit {
-		return nil, invalid("resources: memory_swap_limit_in_bytes %d is less than memory_limit_in_bytes %d, which it includes", swap, limit)
+	if swap > 0 && limit <= 0 {
+		return nil, invalid("resources: memory_swap_limit_in_bytes %d without a memory limit: it is the sum of both", swap)
 	}
 	memory := &rspec.LinuxMemory{}
 	if limit != 0 {
@@ -104,7 +118,7 @@ func memoryLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.L
 	case n.SwapAccounting && swap != 0:
 		memory.Swap = &swap
 	case n.SwapAccounting:
-		memory.Swap = &limit
+		memory.Swap = memory.Limit
 	case swap > 0 && swap != limit:
 		return nil, unsupported("resources: this node can't limit swap")
 	}
@@ -121,8 +135,11 @@ func hugepageLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) ([]rspe
 		switch {
 		case known:
 			limits = append(limits, rspec.LinuxHugepageLimit{Pagesize: l.GetPageSize(), Limit: l.GetLimit()})
-		case l.GetLimit() != 0 && l.GetLimit() != math.MaxUint64:
-			return nil, unsupported("resources: this node has no huge pages of size %q, or can't limit them", l.GetPageSize())
+		case forbidsNothing(l):
+		case !n.CgroupControllers["hugetlb"]:
+			return nil, unsupported("resources: this node has no hugetlb controller")
+		default:
+			return nil, invalid("resources: hugepage_limits: this node has no huge pages of size %q", l.GetPageSize())
 		}
 	}
 	return limits, nil

@@ -19,12 +19,18 @@ type CreateArgs struct {
 	PidFile string
 	// ConsoleSocket receives the pseudo-terminal of a process with a terminal; "" without one.
 	ConsoleSocket string
+	// Systemd tells the runtime that systemd makes the container's cgroup.
+	Systemd bool
 }
 
 // CreateArgs is the command line that creates a container. Nothing is run:
 // the container's monitor does that, as its parent.
 func (r *Runtime) CreateArgs(a CreateArgs) []string {
-	args := []string{"create", "--bundle", a.Bundle, "--pid-file", a.PidFile}
+	var args []string
+	if a.Systemd {
+		args = append(args, "--systemd-cgroup")
+	}
+	args = append(args, "create", "--bundle", a.Bundle, "--pid-file", a.PidFile)
 	if a.ConsoleSocket != "" {
 		args = append(args, "--console-socket", a.ConsoleSocket)
 	}

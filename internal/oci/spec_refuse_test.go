@@ -165,7 +165,7 @@ func TestContainerSpecRefuses(t *testing.T) {
 		{"unified", errkind.Unsupported, limits(&resources{Unified: map[string]string{"memory.high": "1"}})},
 		{"negative", errkind.Invalid, limits(&resources{CpuShares: -1})},
 		{"memory_swap_limit", errkind.Invalid, limits(&resources{MemoryLimitInBytes: 2, MemorySwapLimitInBytes: 1})},
-		{`"64KB"`, errkind.Unsupported, limits(&resources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "64KB", Limit: 1}}})},
+		{`"64KB"`, errkind.Invalid, limits(&resources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "64KB", Limit: 1}}})},
 		{"memory controller", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 			c.Linux.Resources = &resources{MemoryLimitInBytes: 1}
 			in.Node.CgroupControllers = map[string]bool{}

@@ -38,7 +38,7 @@ func nodeV1() node.Facts {
 		CgroupRoot: "/sys/fs/cgroup",
 		CgroupV1:   map[string]string{"memory": "/sys/fs/cgroup/memory"},
 		CgroupControllers: map[string]bool{
-			"cpu": true, "cpuset": true, "memory": true, "pids": true, "hugetlb": true, "devices": true,
+			"cpu": true, "cpuset": true, "memory": true, "pids": true, "hugetlb": true, "devices": true, "io": true,
 		},
 		SwapAccounting: true,
 		HugepageSizes:  []string{"2MB", "1GB"},

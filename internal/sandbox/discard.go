@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/rollback"
 )
 
@@ -37,10 +36,8 @@ func (m *Manager) removeTraces(ctx context.Context, p *Pod) error {
 			return err
 		}
 	}
-	if p.Record.OwnsCgroup {
-		if err := cgroup.Remove(ctx, m.opts.Node, p.Record.CgroupParent); err != nil {
-			return err
-		}
+	if err := m.removeCgroup(ctx, p); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(p.dir); err != nil {
 		return fmt.Errorf("remove the pod's directory: %w", err)

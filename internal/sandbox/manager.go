@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/flight"
@@ -18,12 +19,20 @@ import (
 	"github.com/gantry-cri/gantry/internal/oci"
 	"github.com/gantry-cri/gantry/internal/programs"
 	"github.com/gantry-cri/gantry/internal/storage"
+	"github.com/gantry-cri/gantry/internal/systemd"
 )
 
 // Network is what a pod needs of package network.
 type Network interface {
 	Add(context.Context, network.Pod) (network.Result, error)
 	Del(context.Context, id.Pod) error
+}
+
+// Systemd is what a pod needs of package systemd where that manages cgroups.
+type Systemd interface {
+	StartSlice(ctx context.Context, name string) error
+	StartScope(ctx context.Context, s systemd.Scope) error
+	Stop(ctx context.Context, unit string) error
 }
 
 // Options are what a Manager works with.
@@ -36,6 +45,8 @@ type Options struct {
 	Storage        *storage.Store
 	Runtimes       map[string]*oci.Runtime // by handler name
 	DefaultRuntime string                  // the handler of pods that name none
+	Cgroups        cgroup.Manager          // of new pods
+	Systemd        Systemd                 // for pods whose cgroups it manages
 	CgroupParent   string                  // of pods that bring none: each gets <CgroupParent>/<pod id>
 	CreateTimeout  time.Duration           // bounds RUNTIME create
 	RuntimeTimeout time.Duration           // bounds every other call of a runtime
@@ -171,6 +182,7 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 		pauseGone: make(chan struct{}),
 	}
 	p.status.Store(&Status{})
+	p.resources.Store(configured(rec.Config.Message))
 	p.host = container.Pod{
 		UserNS:       p.userns(),
 		ID:           rec.ID,
@@ -178,6 +190,7 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 		Config:       rec.Config.Message,
 		Runtime:      rt,
 		CgroupParent: rec.CgroupParent,
+		Cgroups:      rec.Cgroups,
 		Hostname:     rec.Hostname,
 		Monitor:      p.Monitor,
 		PausePID:     func() int { return p.Status().PausePID },
@@ -189,6 +202,9 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 // podsMode lets the roots of user namespaces pass through to their own pods'
 // directories; nobody can list the pods, or enter another's.
 const podsMode = 0o711
+
+// CgroupManager is who makes the cgroups of new pods.
+func (m *Manager) CgroupManager() cgroup.Manager { return m.opts.Cgroups }
 
 // Prepare makes the run root's directories.
 func (m *Manager) Prepare() error {

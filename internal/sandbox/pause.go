@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 
@@ -20,10 +19,14 @@ import (
 // pauseID is the name of the pod's pause container in the OCI runtime.
 func (p *Pod) pauseID() id.Container { return id.Container(p.Record.ID) }
 
-func (p *Pod) pauseCgroup() string { return path.Join(p.Record.CgroupParent, string(p.Record.ID)) }
+func (p *Pod) pauseCgroup() string {
+	return p.Record.Cgroups.Child(p.Record.CgroupParent, string(p.Record.ID))
+}
 
 // monitorCgroup is a leaf: on cgroup v2 a cgroup with children can't hold processes.
-func (p *Pod) monitorCgroup() string { return p.pauseCgroup() + "-monitor" }
+func (p *Pod) monitorCgroup() string {
+	return p.Record.Cgroups.Child(p.Record.CgroupParent, string(p.Record.ID)+"-monitor")
+}
 
 // monitorHierarchies are the cgroup v1 hierarchies that the monitor moves
 // into: those that account for what it uses. Each move makes every fork on the
@@ -67,16 +70,16 @@ func (m *Manager) startPause(ctx context.Context, p *Pod, st *Status) error {
 }
 
 func (m *Manager) launchMonitor(ctx context.Context, p *Pod) error {
-	mon, err := monitor.Launch(ctx, monitor.LaunchOptions{
-		Program: m.opts.Programs.Monitor,
-		Dir:     p.dir,
-		Cgroups: cgroup.Paths(m.monitorNode, p.monitorCgroup()),
-	}, m.onExit(p))
+	o := monitor.LaunchOptions{Program: m.opts.Programs.Monitor, Dir: p.dir}
+	if p.Record.Cgroups != cgroup.Systemd {
+		o.Cgroups = cgroup.Paths(m.monitorNode, p.monitorCgroup())
+	}
+	mon, err := monitor.Launch(ctx, o, m.onExit(p))
 	if err != nil {
 		return err
 	}
 	m.adopt(p, mon)
-	return nil
+	return m.placeMonitor(ctx, p, mon.PID())
 }
 
 // adopt makes mon the pod's monitor and watches for its end.
@@ -101,7 +104,8 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 		Seccomp:     seccomp,
 		RootFS:      m.opts.Programs.PauseRootFS,
 		Args:        []string{programs.PauseArg},
-		CgroupsPath: p.pauseCgroup(),
+		CgroupsPath: p.Record.Cgroups.SpecPath(p.Record.CgroupParent, string(p.pauseID())),
+		Systemd:     p.Record.Cgroups == cgroup.Systemd,
 		OCIVersion:  p.runtime.OCIVersion(),
 		Hostname:    p.Record.Hostname,
 	}
@@ -126,7 +130,9 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 	if err := oci.WriteBundle(p.bundle(), spec); err != nil {
 		return req, err
 	}
-	req.Args = p.runtime.CreateArgs(oci.CreateArgs{ID: string(p.pauseID()), Bundle: p.bundle(), PidFile: req.PidFile})
+	req.Args = p.runtime.CreateArgs(oci.CreateArgs{
+		ID: string(p.pauseID()), Bundle: p.bundle(), PidFile: req.PidFile, Systemd: in.Systemd,
+	})
 	return req, nil
 }
 

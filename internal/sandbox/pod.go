@@ -92,8 +92,9 @@ type Pod struct {
 	mu        sync.Mutex      // guards transitions of status, phase on disk, and mon
 	mon       *monitor.Client // nil while there is none
 	status    atomic.Pointer[Status]
-	pauseGone chan struct{} // closed when the pause container has ended
-	ended     sync.Once     // closes pauseGone
+	resources atomic.Pointer[Resources] // changed with mu held
+	pauseGone chan struct{}             // closed when the pause container has ended
+	ended     sync.Once                 // closes pauseGone
 }
 
 // ID is the pod's id.

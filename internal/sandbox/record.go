@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
@@ -20,6 +21,7 @@ import (
 //	pod.json      the Record: written before any other side effect of Run, it is
 //	              the intent that recovery undoes while state.json is absent
 //	state.json    the phase: written at the end of Run and by each transition
+//	resources.json  the pod's resources, once they were updated
 //	monitor.sock  the monitor
 //	netns         the network namespace's pin
 //	etc/          hosts, hostname and resolv.conf, bind-mounted into containers
@@ -29,17 +31,19 @@ import (
 //	pid           the pause container's PID
 //	containers/   one directory per container, see package container
 const (
-	recordFile = "pod.json"
-	stateFile  = "state.json"
-	netnsFile  = "netns"
-	etcDir     = "etc"
-	shmDir     = "shm"
-	bundleDir  = "bundle"
-	rootfsDir  = "rootfs" // in the bundle, for a pause image
-	exitFile   = "exit.json"
-	pidFile    = "pid"
-	recordVer  = 1
-	stateVer   = 1
+	recordFile    = "pod.json"
+	stateFile     = "state.json"
+	resourcesFile = "resources.json"
+	netnsFile     = "netns"
+	etcDir        = "etc"
+	shmDir        = "shm"
+	bundleDir     = "bundle"
+	rootfsDir     = "rootfs" // in the bundle, for a pause image
+	exitFile      = "exit.json"
+	pidFile       = "pid"
+	recordVer     = 1
+	stateVer      = 1
+	resourcesVer  = 1
 )
 
 // Record is what a pod was created with. It pins the runtime, so that a change
@@ -50,8 +54,9 @@ type Record struct {
 	Config       statefile.Proto[*runtimeapi.PodSandboxConfig] `json:"config"`
 	Handler      string                                        `json:"handler"` // as asked for; "" is the default
 	Runtime      RuntimePin                                    `json:"runtime"`
-	CgroupParent string                                        `json:"cgroup_parent"` // cgroup path of the pod
-	OwnsCgroup   bool                                          `json:"owns_cgroup"`   // Gantry chose the parent, and removes it
+	CgroupParent string                                        `json:"cgroup_parent"`  // cgroup path of the pod
+	OwnsCgroup   bool                                          `json:"owns_cgroup"`    // Gantry chose the parent, and removes it
+	Cgroups      cgroup.Manager                                `json:"cgroup_manager"` // who makes the pod's cgroups
 	Hostname     string                                        `json:"hostname"`
 	PauseImage   string                                        `json:"pause_image,omitempty"` // image id; "" is the built-in pause
 }

@@ -135,6 +135,9 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := p.recoverResources(); err != nil {
+		return err
+	}
 	return m.resume(ctx, p, Status{State: ph.State, PausePID: ph.PausePID, IPs: ph.IPs, Reason: ph.Reason})
 }
 

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/flight"
 	"github.com/gantry-cri/gantry/internal/id"
@@ -64,9 +62,8 @@ func (m *Manager) describe(ctx context.Context, cfg *runtimeapi.PodSandboxConfig
 		Runtime:   RuntimePin{Name: rt.Handler(), Path: rt.Path(), Root: rt.Root()},
 		Hostname:  cfg.GetHostname(),
 	}
-	rec.CgroupParent = cfg.GetLinux().GetCgroupParent()
-	if rec.CgroupParent == "" {
-		rec.CgroupParent, rec.OwnsCgroup = path.Join(m.opts.CgroupParent, string(rec.ID)), true
+	if err := m.chooseCgroup(&rec, cfg.GetLinux().GetCgroupParent()); err != nil {
+		return nil, err
 	}
 	if rec.Hostname == "" {
 		name, err := defaultHostname(cfg, rec.ID)
@@ -104,7 +101,7 @@ func (m *Manager) bringUp(ctx context.Context, p *Pod) (err error) {
 	if err := p.makeDirectory(); err != nil {
 		return err
 	}
-	if err := cgroup.Create(m.monitorNode, p.monitorCgroup()); err != nil {
+	if err := m.makeCgroup(ctx, p); err != nil {
 		return err
 	}
 	st := Status{State: Ready}

@@ -60,10 +60,7 @@ func TestValidate(t *testing.T) {
 		"hostname":      func(c *runtimeapi.PodSandboxConfig) { c.Hostname = strings.Repeat("a", 65) },
 		"no hostname":   func(c *runtimeapi.PodSandboxConfig) { c.Hostname = "../../etc" },
 		"log_directory": func(c *runtimeapi.PodSandboxConfig) { c.LogDirectory = "logs" },
-		"cgroup_parent": func(c *runtimeapi.PodSandboxConfig) {
-			c.Linux = &runtimeapi.LinuxPodSandboxConfig{CgroupParent: "/a/../../b"}
-		},
-		"servers": func(c *runtimeapi.PodSandboxConfig) { c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"x\ny"}} },
+		"servers":       func(c *runtimeapi.PodSandboxConfig) { c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"x\ny"}} },
 		"dns_config": func(c *runtimeapi.PodSandboxConfig) {
 			c.DnsConfig = &runtimeapi.DNSConfig{Searches: []string{"a\nnameserver 1.1.1.1"}}
 		},

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -35,8 +34,10 @@ func validate(cfg *runtimeapi.PodSandboxConfig) error {
 	case cfg.GetLogDirectory() != "" && !strings.HasPrefix(cfg.GetLogDirectory(), "/"):
 		return invalid("config.log_directory %q is not absolute", cfg.GetLogDirectory())
 	}
-	if slices.Contains(strings.Split(cfg.GetLinux().GetCgroupParent(), "/"), "..") {
-		return invalid("config.linux.cgroup_parent %q leads upwards", cfg.GetLinux().GetCgroupParent())
+	for _, r := range []*runtimeapi.LinuxContainerResources{cfg.GetLinux().GetOverhead(), cfg.GetLinux().GetResources()} {
+		if err := oci.CheckResources(r); err != nil {
+			return fmt.Errorf("run pod: %w", err)
+		}
 	}
 	if err := validateDNS(cfg.GetDnsConfig()); err != nil {
 		return err

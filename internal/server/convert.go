@@ -72,7 +72,7 @@ func containerStatus(c *container.Container) *runtimeapi.ContainerStatus {
 		Annotations: cfg.GetAnnotations(),
 		Mounts:      c.Mounts(),
 		LogPath:     c.Record.LogPath,
-		Resources:   &runtimeapi.ContainerResources{Linux: c.Record.Resources.Message},
+		Resources:   &runtimeapi.ContainerResources{Linux: c.Resources()},
 		User:        user(c),
 		StopSignal:  c.Record.StopSignal(),
 	}
@@ -108,8 +108,10 @@ func podInfo(p *sandbox.Pod) (map[string]string, error) {
 		"reason":       st.Reason,
 		"runtime":      p.Record.Runtime,
 		"cgroupParent": p.Record.CgroupParent,
+		"cgroups":      p.Record.Cgroups,
 		"directory":    p.Dir(),
 		"config":       p.Record.Config,
+		"resources":    p.Resources(),
 		"runtimeSpec":  spec(filepath.Join(p.Dir(), "bundle")),
 	})
 }

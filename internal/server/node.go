@@ -94,9 +94,11 @@ func (s *Server) verboseStatus() (map[string]string, error) {
 
 // RuntimeConfig tells the kubelet which cgroup driver it must use.
 func (s *Server) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
-	return &runtimeapi.RuntimeConfigResponse{
-		Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: runtimeapi.CgroupDriver_CGROUPFS},
-	}, nil
+	driver := runtimeapi.CgroupDriver_CGROUPFS
+	if s.opts.SystemdCgroups {
+		driver = runtimeapi.CgroupDriver_SYSTEMD
+	}
+	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
 }
 
 // UpdateRuntimeConfig takes the node's pod CIDR. Gantry leaves addresses to

@@ -38,6 +38,8 @@ type Options struct {
 	Network    Network
 	Streams    Streams
 	Log        *slog.Logger
+	// SystemdCgroups is true where systemd makes the cgroups of new pods.
+	SystemdCgroups bool
 	// Config is the effective configuration, shown in verbose status.
 	Config any
 	// Problems lists what is wrong on this node without stopping it, for humans.

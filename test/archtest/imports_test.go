@@ -27,7 +27,7 @@ var table = map[string]rule{
 	"internal/server": {[]string{"internal/sandbox", "internal/container", "internal/image", "internal/storage", "internal/oci", "internal/streaming"},
 		"it translates between gRPC and the packages that do the work; of storage and oci it uses the types of results only"},
 	"internal/sandbox": {[]string{"internal/container", "internal/network", "internal/monitor", "internal/oci", "internal/storage", "internal/programs",
-		"internal/cgroup", "internal/node", "internal/statefile", "internal/rollback", "internal/index", "internal/flight"},
+		"internal/cgroup", "internal/systemd", "internal/node", "internal/statefile", "internal/rollback", "internal/index", "internal/flight"},
 		"a pod is made of containers and a network; nothing below knows of pods"},
 	"internal/container": {[]string{"internal/monitor", "internal/oci", "internal/storage", "internal/cgroup", "internal/node",
 		"internal/statefile", "internal/rollback", "internal/index", "internal/flight"},
@@ -40,6 +40,7 @@ var table = map[string]rule{
 	"internal/storage":   {[]string{"internal/statefile"}, "the bottom: it knows of nothing that uses it"},
 	"internal/network":   {[]string{"internal/statefile"}, "an attachment is named by its pod's id and needs nothing else of it"},
 	"internal/cgroup":    {[]string{"internal/node"}, "paths depend on what the node mounts where"},
+	"internal/systemd":   {nil, "it asks for units by their names; what they are for is its caller's"},
 	"internal/config":    {nil, "parsing has no side effects and no dependencies"},
 	"internal/node":      {nil, "facts are probed once and passed as a value"},
 

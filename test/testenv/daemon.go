@@ -118,7 +118,9 @@ func (e *Env) command() (*exec.Cmd, error) {
 	if os.Getenv(peerVariable) != "" {
 		return e.peerCommand()
 	}
-	return exec.Command(Binary(e.t, "gantryd"), e.Args()...), nil
+	cmd := exec.Command(Binary(e.t, "gantryd"), e.Args()...)
+	cmd.Env = append(os.Environ(), e.environ...)
+	return cmd, nil
 }
 
 func (e *Env) waitReady(limit time.Duration) error {

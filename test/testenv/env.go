@@ -23,6 +23,7 @@ type Options struct {
 	Registry  *Registry         // nil: registries.conf points to a port where nobody listens
 	Config    string            // more TOML for gantry.toml, before the tables
 	PluginDir string            // searched for CNI plugins before the installed ones
+	Environ   []string          // more of the daemon's environment: NAME=value
 	NoNetwork bool              // start without any CNI configuration
 }
 
@@ -46,6 +47,7 @@ type Env struct {
 	t         testing.TB
 	registry  string
 	pluginDir []string
+	environ   []string
 	conn      *grpc.ClientConn
 	daemon    *daemon
 	before    state
@@ -114,6 +116,7 @@ func newEnv(t testing.TB, o Options) (*Env, error) {
 		t:            t,
 		registry:     "127.0.0.1:1",
 		pluginDir:    []string{pluginDir(t)},
+		environ:      o.Environ,
 	}
 	if o.Runtime != "" {
 		e.RuntimeName = o.Runtime
