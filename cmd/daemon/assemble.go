@@ -105,15 +105,16 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		return nil, errors.Join(err, d.network.Close(), d.images.Close(), d.storage.Close())
 	}
 	d.server = server.New(server.Options{
-		Version:    version,
-		Pods:       d.pods,
-		Containers: d.containers,
-		Images:     d.images,
-		Network:    d.network,
-		Streams:    d.streams,
-		Log:        log,
-		Config:     cfg,
-		Problems:   d.problems,
+		Version:        version,
+		Pods:           d.pods,
+		Containers:     d.containers,
+		Images:         d.images,
+		Network:        d.network,
+		Streams:        d.streams,
+		Log:            log,
+		MaxMessageSize: cfg.GRPCMaxMessageSize,
+		Config:         cfg,
+		Problems:       d.problems,
 	})
 	return d, nil
 }

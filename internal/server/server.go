@@ -38,6 +38,8 @@ type Options struct {
 	Network    Network
 	Streams    Streams
 	Log        *slog.Logger
+	// MaxMessageSize is what one gRPC message may have, in bytes.
+	MaxMessageSize int
 	// Config is the effective configuration, shown in verbose status.
 	Config any
 	// Problems lists what is wrong on this node without stopping it, for humans.
