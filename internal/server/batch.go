@@ -37,3 +37,14 @@ func sendBatches[T proto.Message](items iter.Seq[T], size int, send func([]T) er
 	}
 	return send(batch)
 }
+
+// each is what f makes of the items, one at a time.
+func each[A, B any](items []A, f func(A) B) iter.Seq[B] {
+	return func(yield func(B) bool) {
+		for _, item := range items {
+			if !yield(f(item)) {
+				return
+			}
+		}
+	}
+}

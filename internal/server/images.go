@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"slices"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/image"
+	"github.com/gantry-cri/gantry/internal/storage"
 )
 
 // PullImage fetches an image; concurrent pulls of one image are one transfer.
@@ -44,19 +46,25 @@ func (s *Server) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusReque
 
 // ListImages lists images from memory, all or the one that the filter names.
 func (s *Server) ListImages(_ context.Context, req *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
-	resp := &runtimeapi.ListImagesResponse{}
-	if name := req.GetFilter().GetImage().GetImage(); name != "" {
-		img, err := s.opts.Images.Resolve(name)
-		if err != nil {
-			return resp, unlessNotFound(err)
-		}
-		resp.Images = append(resp.Images, s.opts.Images.CRI(img))
-		return resp, nil
+	list, err := s.images(req.GetFilter())
+	if err != nil {
+		return nil, err
 	}
-	for _, img := range s.opts.Images.List() {
-		resp.Images = append(resp.Images, s.opts.Images.CRI(img))
+	return &runtimeapi.ListImagesResponse{Images: slices.Collect(each(list, s.opts.Images.CRI))}, nil
+}
+
+// images are those that f lets through: all, or the one that it names, which
+// need not exist.
+func (s *Server) images(f *runtimeapi.ImageFilter) ([]storage.Image, error) {
+	name := f.GetImage().GetImage()
+	if name == "" {
+		return s.opts.Images.List(), nil
 	}
-	return resp, nil
+	img, err := s.opts.Images.Resolve(name)
+	if err != nil {
+		return nil, unlessNotFound(err)
+	}
+	return []storage.Image{img}, nil
 }
 
 // RemoveImage removes an image with all its names. One that is not stored is no error.
