@@ -97,6 +97,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		CgroupParent:   cfg.CgroupParent,
 		CreateTimeout:  cfg.RuntimeTimeout,
 		RuntimeTimeout: cfg.RuntimeTimeout,
+		EventQueue:     cfg.EventQueue,
 		Pause:          d.pauseImage(cfg),
 		SeccompProfile: cfg.SeccompProfile,
 		Log:            log,

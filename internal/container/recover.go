@@ -75,8 +75,9 @@ func (m *Manager) recoverOne(ctx context.Context, pod *Pod, ctr id.Container) er
 	if ph.Cleaned {
 		close(c.cleaned)
 	}
-	m.index.Put(ctr, c)
+	m.add(c)
 	if c.Status().State == Exited && !ph.Cleaned {
+		c.tellUnheardExit()
 		go c.cleanUpInBackground()
 	}
 	return nil
@@ -125,7 +126,7 @@ const (
 // still be at it: it is waited for in the background, with the container in
 // no list.
 func (m *Manager) undoCreate(c *Container) {
-	m.index.Put(c.Record.ID, c)
+	m.add(c)
 	go func() {
 		for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 			ctx, cancel := context.WithTimeout(context.Background(), m.limit())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/events"
 	"github.com/gantry-cri/gantry/internal/flight"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/index"
@@ -39,6 +40,7 @@ type Options struct {
 	CgroupParent   string                  // of pods that bring none: each gets <CgroupParent>/<pod id>
 	CreateTimeout  time.Duration           // bounds RUNTIME create
 	RuntimeTimeout time.Duration           // bounds every other call of a runtime
+	EventQueue     int                     // events that a subscriber may be behind
 	SeccompProfile string                  // path of the profile for RuntimeDefault; "" is the built-in one
 	Pause          PauseImage              // nil uses the built-in pause
 	Log            *slog.Logger
@@ -59,7 +61,8 @@ type Manager struct {
 	mu         sync.Mutex        // guards identities
 	identities map[Identity]*Pod // of the pods in index
 
-	pins pins
+	events *events.Hub[Event]
+	pins   pins
 	// monitorNode is the node as far as monitors' cgroups are concerned.
 	monitorNode node.Facts
 	damaged     quarantine // what Recover could not read
@@ -73,6 +76,7 @@ func New(o Options) *Manager {
 		index:       index.New[id.Pod, *Pod]("pod sandbox"),
 		identities:  make(map[Identity]*Pod),
 		monitorNode: monitorHierarchies(o.Node),
+		events:      events.NewHub[Event](o.EventQueue),
 		pins:        pins{known: make(map[RuntimePin]*oci.Runtime)},
 	}
 }
@@ -156,7 +160,9 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 		Hostname:     rec.Hostname,
 		Monitor:      p.Monitor,
 		PausePID:     func() int { return p.Status().PausePID },
+		Tell:         m.tellOf(p),
 	}
+	p.tell = func(kind events.Kind) { m.tell(p, kind, string(rec.ID)) }
 	return p
 }
 

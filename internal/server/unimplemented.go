@@ -16,14 +16,6 @@ func unimplemented(rpc string) error {
 	return status.Errorf(codes.Unimplemented, "gantry does not implement %s yet", rpc)
 }
 
-func (s *Server) StreamPodSandboxes(*runtimeapi.StreamPodSandboxesRequest, grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxesResponse]) error {
-	return unimplemented("StreamPodSandboxes")
-}
-
-func (s *Server) StreamContainers(*runtimeapi.StreamContainersRequest, grpc.ServerStreamingServer[runtimeapi.StreamContainersResponse]) error {
-	return unimplemented("StreamContainers")
-}
-
 func (s *Server) UpdateContainerResources(context.Context, *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
 	return nil, unimplemented("UpdateContainerResources")
 }
@@ -64,10 +56,6 @@ func (s *Server) RestorePod(context.Context, *runtimeapi.RestorePodRequest) (*ru
 	return nil, unimplemented("RestorePod")
 }
 
-func (s *Server) GetContainerEvents(*runtimeapi.GetEventsRequest, grpc.ServerStreamingServer[runtimeapi.ContainerEventResponse]) error {
-	return unimplemented("GetContainerEvents")
-}
-
 func (s *Server) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
 	return nil, unimplemented("ListMetricDescriptors")
 }
@@ -82,8 +70,4 @@ func (s *Server) StreamPodSandboxMetrics(*runtimeapi.StreamPodSandboxMetricsRequ
 
 func (s *Server) UpdatePodSandboxResources(context.Context, *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
 	return nil, unimplemented("UpdatePodSandboxResources")
-}
-
-func (s *Server) StreamImages(*runtimeapi.StreamImagesRequest, grpc.ServerStreamingServer[runtimeapi.StreamImagesResponse]) error {
-	return unimplemented("StreamImages")
 }
