@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/oci"
 )
 
 // hostnameMax is the kernel's limit of a hostname, in bytes (uname(2)).
@@ -32,6 +34,12 @@ func validate(cfg *runtimeapi.PodSandboxConfig) error {
 		return invalid("config.hostname %q is no hostname", cfg.GetHostname())
 	case cfg.GetLogDirectory() != "" && !strings.HasPrefix(cfg.GetLogDirectory(), "/"):
 		return invalid("config.log_directory %q is not absolute", cfg.GetLogDirectory())
+	}
+	if cfg.GetWindows() != nil {
+		return invalid("config.windows is set, and this is a Linux node")
+	}
+	if _, err := oci.SandboxUser(cfg); err != nil {
+		return fmt.Errorf("run pod: %w", err)
 	}
 	if slices.Contains(strings.Split(cfg.GetLinux().GetCgroupParent(), "/"), "..") {
 		return invalid("config.linux.cgroup_parent %q leads upwards", cfg.GetLinux().GetCgroupParent())
@@ -65,6 +73,9 @@ func validatePorts(cfg *runtimeapi.PodSandboxConfig) error {
 			if port < 0 || port > 65535 {
 				return invalid("config.port_mappings: port %d is not between 0 and 65535", port)
 			}
+		}
+		if _, known := runtimeapi.Protocol_name[int32(pm.GetProtocol())]; !known {
+			return invalid("config.port_mappings: unknown protocol %d", pm.GetProtocol())
 		}
 		if pm.GetHostPort() != 0 && pm.GetContainerPort() == 0 {
 			return invalid("config.port_mappings: host port %d has no container port", pm.GetHostPort())

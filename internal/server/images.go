@@ -17,6 +17,9 @@ func (s *Server) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest
 	if name == "" {
 		return nil, errkind.Errorf(errkind.Invalid, "pull image: image.image is missing")
 	}
+	if err := s.checkImageSpec(req.GetImage()); err != nil {
+		return nil, err
+	}
 	img, err := s.opts.Images.Pull(ctx, image.PullRequest{Image: name, Auth: req.GetAuth()})
 	if err != nil {
 		return nil, err
@@ -30,6 +33,9 @@ func (s *Server) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusReque
 	name := req.GetImage().GetImage()
 	if name == "" {
 		return nil, errkind.Errorf(errkind.Invalid, "image status: image.image is missing")
+	}
+	if err := s.checkImageSpec(req.GetImage()); err != nil {
+		return nil, err
 	}
 	img, err := s.opts.Images.Resolve(name)
 	if err != nil {
@@ -56,6 +62,9 @@ func (s *Server) ListImages(_ context.Context, req *runtimeapi.ListImagesRequest
 // images are those that f lets through: all, or the one that it names, which
 // need not exist.
 func (s *Server) images(f *runtimeapi.ImageFilter) ([]storage.Image, error) {
+	if err := s.checkImageSpec(f.GetImage()); err != nil {
+		return nil, err
+	}
 	name := f.GetImage().GetImage()
 	if name == "" {
 		return s.opts.Images.List(), nil
@@ -72,6 +81,9 @@ func (s *Server) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageReq
 	name := req.GetImage().GetImage()
 	if name == "" {
 		return nil, errkind.Errorf(errkind.Invalid, "remove image: image.image is missing")
+	}
+	if err := s.checkImageSpec(req.GetImage()); err != nil {
+		return nil, err
 	}
 	return &runtimeapi.RemoveImageResponse{}, s.opts.Images.Remove(ctx, name)
 }
