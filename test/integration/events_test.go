@@ -361,14 +361,16 @@ func TestEventsOfAnEndNobodyHeard(t *testing.T) {
 	})
 }
 
-// TestEventsEndWithTheDaemon: an orderly stop does not wait for subscribers.
+// TestEventsEndWithTheDaemon: an orderly stop ends subscriptions before it waits
+// for calls, and says so.
 func TestEventsEndWithTheDaemon(t *testing.T) {
 	each(t, func(t *testing.T, env *testenv.Env) {
 		notForPeers(t)
 		stream := subscribe(t, env)
-		prompt(t, "stopping", 4*time.Second, env.StopDaemon)
+		env.StopDaemon()
 		_, err := record(stream, func(*runtimeapi.ContainerEventResponse) bool { return false })
 		wantCode(t, "the stream", err, codes.Unavailable)
+		wantContains(t, "why it ended", fmt.Sprint(err), "the daemon is stopping")
 		env.StartDaemon()
 	})
 }
