@@ -1,12 +1,12 @@
 #include "container.h"
 
-#include <fcntl.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "attach.h"
 #include "client.h"
 #include "create.h"
+#include "oom.h"
 #include "sys.h"
 
 /* An exit record that could not be written is tried again after so long. */
@@ -69,29 +69,10 @@ void container_remove(struct monitor *m, struct container *c)
 	loop_bury(m, &c->grave);
 }
 
-/* Reads the count of processes that the kernel killed for lack of memory. */
-static uint64_t read_oom_kills(const char *path)
-{
-	AUTO_CLOSE int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
-	char buf[512];
-	const char *at = buf;
-	ssize_t n;
-
-	if (fd < 0 || (n = read(fd, buf, sizeof(buf) - 1)) <= 0)
-		return 0;
-	buf[n] = '\0';
-	while (at && strncmp(at, "oom_kill ", 9) != 0) {
-		at = strchr(at, '\n');
-		at = at ? at + 1 : NULL;
-	}
-	return at ? strtoull(at + 9, NULL, 10) : 0;
-}
-
 void container_created(struct monitor *m, struct container *c, pid_t pid)
 {
 	c->pid = pid;
 	c->state = GM_STATE_RUNNING;
-	c->oom_kills = read_oom_kills(c->oom_file);
 	if (stream_start(m, &c->out) < 0)
 		stream_end(m, &c->out);
 	if (c->err.source.fd >= 0 && stream_start(m, &c->err) < 0)
@@ -120,7 +101,7 @@ static void container_exited(struct monitor *m, struct container *c, int status)
 	c->state = GM_STATE_EXITED;
 	record_status(&c->exit, status);
 	c->exit.finished = now.tv_sec * 1000000000LL + now.tv_nsec;
-	c->exit.oom_killed = read_oom_kills(c->oom_file) > c->oom_kills;
+	c->exit.oom_killed = oom_kills(c->oom_file) > 0;
 	stream_drain(m, &c->out);
 	stream_drain(m, &c->err);
 	write_record(m, c);

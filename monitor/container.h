@@ -29,7 +29,6 @@ struct container {
 	struct exit_state exit;
 	int exit_fd; /* the exit record, until it is written */
 	char *oom_file;
-	uint64_t oom_kills; /* read when the container was created */
 	struct log_sink log;
 	struct stream out, err; /* with a terminal, out is its master and err is unused */
 	struct source in;	/* the writing end of standard input; watched while it is full */

@@ -105,6 +105,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		CgroupParent:     cfg.CgroupParent,
 		CreateTimeout:    cfg.RuntimeTimeout,
 		RuntimeTimeout:   cfg.RuntimeTimeout,
+		EventQueue:       cfg.EventQueue,
 		Pause:            d.pauseImage(cfg),
 		SeccompProfile:   cfg.SeccompProfile,
 		Log:              log,
@@ -122,6 +123,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		Streams:        d.streams,
 		SystemdCgroups: cgroups == cgroup.Systemd,
 		Log:            log,
+		MaxMessageSize: cfg.GRPCMaxMessageSize,
 		Config:         cfg,
 		Problems:       d.problems,
 	})

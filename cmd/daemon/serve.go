@@ -69,6 +69,7 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 			log.Error("exec, attach and port-forward are not served any more", "err", err)
 		}
 	}()
+	context.AfterFunc(ctx, d.pods.EndEvents) // they would keep the calls from ending
 	return serveUntil(ctx, g, listener, log)
 }
 

@@ -52,6 +52,7 @@ type Config struct {
 	LogLevel           string
 	LogFormat          string
 	GRPCMaxMessageSize int // bytes
+	EventQueue         int // events
 }
 
 // Runtime is one OCI runtime.

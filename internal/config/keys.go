@@ -78,6 +78,8 @@ func keys() []key[Config] {
 			text(func(c *Config) *string { return &c.LogFormat }, "text", oneOf("text", "json"))},
 		{"grpc_max_message_size", "Most bytes in one CRI message, in either direction.",
 			number(func(c *Config) *int { return &c.GRPCMaxMessageSize }, 16<<20, between(1<<20, 1<<30))},
+		{"event_queue", "Container events that a subscriber may be behind; then it is dropped and has to list everything again.",
+			number(func(c *Config) *int { return &c.EventQueue }, 2048, between(16, 1<<20))},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/cgroup"
+	"github.com/gantry-cri/gantry/internal/events"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/monitor"
 	"github.com/gantry-cri/gantry/internal/node"
@@ -39,6 +40,9 @@ type Pod struct {
 	Monitor func() (*monitor.Client, error)
 	// PausePID is the pause container's init, which holds the pod's namespaces.
 	PausePID func() int
+	// Tell hands an event about a container of the pod to whoever listens. It
+	// does not wait.
+	Tell func(events.Kind, id.Container)
 }
 
 // Admit lets the root of the pod's user namespace pass through a directory of
@@ -76,6 +80,12 @@ type Container struct {
 
 	// op serialises Start, Update, the clean-up after the exit, and Remove.
 	op sync.Mutex
+
+	// order is held from a transition until its event is told. It is taken
+	// before mu, and guards the two below.
+	order    sync.Mutex
+	holding  bool // an exit is not told yet: what it follows is not
+	heldExit bool // there was one
 
 	mu     sync.Mutex // guards transitions of status and phase on disk
 	status atomic.Pointer[Status]
@@ -136,6 +146,7 @@ func (m *Manager) newContainer(rec Record, pod *Pod, st Status) *Container {
 		log:     m.env.Log.With("container", rec.ID, "pod", rec.Pod),
 		gone:    make(chan struct{}),
 		cleaned: make(chan struct{}),
+		holding: st.State == 0, // until its creation is told
 	}
 	c.status.Store(&st)
 	c.resources.Store(rec.Resources.Message)

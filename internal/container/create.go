@@ -15,6 +15,7 @@ import (
 
 	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/events"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/monitor"
 	"github.com/gantry-cri/gantry/internal/oci"
@@ -151,7 +152,7 @@ func (m *Manager) bringUp(ctx context.Context, c *Container, req CreateRequest) 
 	if err != nil {
 		return err
 	}
-	m.index.Put(c.Record.ID, c) // an exit may be told as soon as the monitor has it
+	m.add(c) // an exit may be told as soon as the monitor has it
 	pid, err := mon.Create(ctx, c.monitorRequest(root, mon))
 	if err != nil {
 		return err
@@ -159,7 +160,7 @@ func (m *Manager) bringUp(ctx context.Context, c *Container, req CreateRequest) 
 	if err := c.writePhase(phase{PID: pid}); err != nil {
 		return err
 	}
-	c.publish(func(s Status) Status {
+	c.publishAs(events.Created, func(s Status) Status {
 		if s.State != Exited {
 			s.State, s.PID = Created, pid
 		}
@@ -245,6 +246,6 @@ func (c *Container) discard(ctx context.Context) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	c.mgr.index.Delete(c.Record.ID)
+	c.mgr.drop(c)
 	return nil
 }

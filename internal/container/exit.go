@@ -11,9 +11,11 @@ import (
 	"github.com/gantry-cri/gantry/internal/monitor"
 )
 
-// markExited publishes an exit and begins the clean-up after it. Only the
-// first call does anything.
+// markExited publishes an exit, tells it, and begins the clean-up after it. Only
+// the first call does anything.
 func (c *Container) markExited(change func(Status) Status) {
+	c.order.Lock()
+	defer c.order.Unlock()
 	c.mu.Lock()
 	if c.Status().State == Exited {
 		c.mu.Unlock()
@@ -22,6 +24,7 @@ func (c *Container) markExited(change func(Status) Status) {
 	next := change(c.Status())
 	c.status.Store(&next)
 	c.mu.Unlock()
+	c.tellExitLocked()
 	close(c.gone)
 	go c.cleanUpInBackground()
 }

@@ -16,6 +16,7 @@ import (
 type Manager struct {
 	env   *Environment
 	index *index.Index[id.Container, *Container]
+	pods  podTable
 	ops   flight.Group
 }
 
@@ -42,7 +43,7 @@ func (m *Manager) List(keep func(*Container) bool) []*Container {
 
 // OfPod returns the containers of one pod, oldest first.
 func (m *Manager) OfPod(pod id.Pod) []*Container {
-	return m.List(func(c *Container) bool { return c.Record.Pod == pod })
+	return m.pods.of(pod)
 }
 
 // Exited takes the exit that a monitor reports. A container that is not (or no
@@ -81,7 +82,8 @@ func (m *Manager) Remove(ctx context.Context, c *Container) error {
 		if err := c.remove(ctx); err != nil {
 			return struct{}{}, err
 		}
-		m.index.Delete(c.Record.ID)
+		m.drop(c)
+		c.tellDeleted()
 		return struct{}{}, nil
 	})
 	return err

@@ -79,8 +79,9 @@ func (m *Manager) recoverOne(ctx context.Context, pod *Pod, ctr id.Container) er
 	if err != nil {
 		return err
 	}
-	m.index.Put(ctr, c)
+	m.add(c)
 	if c.Status().State == Exited && !ph.Cleaned {
+		c.tellUnheardExit()
 		go c.cleanUpInBackground()
 	} else if pending {
 		go c.settleUpdateInBackground()
@@ -131,7 +132,7 @@ const (
 // still be at it: it is waited for in the background, with the container in
 // no list.
 func (m *Manager) undoCreate(c *Container) {
-	m.index.Put(c.Record.ID, c)
+	m.add(c)
 	go func() {
 		for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 			ctx, cancel := context.WithTimeout(context.Background(), m.limit())

@@ -112,6 +112,9 @@ func (c *Container) namespaces() (oci.Namespaces, error) {
 	if pause <= 0 {
 		return oci.Namespaces{}, errkind.Errorf(errkind.Precondition, "pod %s has no pause container", c.pod.ID)
 	}
+	if err := c.checkPodNamespaces(); err != nil {
+		return oci.Namespaces{}, err
+	}
 	join := oci.Namespaces{
 		Network: filepath.Join(c.pod.Dir, "netns"),
 		IPC:     nsPath(pause, "ipc"),
@@ -134,6 +137,21 @@ func (c *Container) userNS() string {
 		return ""
 	}
 	return nsPath(c.pod.PausePID(), "user")
+}
+
+// checkPodNamespaces refuses a network or IPC namespace that the container can't
+// have: both are the pod's.
+func (c *Container) checkPodNamespaces() error {
+	asked, pod := c.Config().GetLinux().GetSecurityContext().GetNamespaceOptions(), c.podNamespaces()
+	for _, ns := range []struct {
+		name       string
+		asked, pod runtimeapi.NamespaceMode
+	}{{"network", asked.GetNetwork(), pod.GetNetwork()}, {"ipc", asked.GetIpc(), pod.GetIpc()}} {
+		if ns.asked != runtimeapi.NamespaceMode_POD && ns.asked != ns.pod {
+			return errkind.Errorf(errkind.Invalid, "namespace_options.%s of a container can't be %s: the pod's is %s", ns.name, ns.asked, ns.pod)
+		}
+	}
+	return nil
 }
 
 func (c *Container) pidNamespace(pause int) (string, error) {

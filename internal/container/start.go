@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/events"
 )
 
 // start runs RUNTIME start. The phase is written before (so that recovery
@@ -25,16 +26,17 @@ func (c *Container) start(ctx context.Context) error {
 	if err := c.writePhase(c.phase(func(p *phase) { p.Starting, p.StartedAt = true, now })); err != nil {
 		return err
 	}
-	c.publish(func(s Status) Status { s.StartedAt = now; return s }) // an exit may be told before the start returns
+	c.publish(func(s Status) Status { s.StartedAt = now; return s }) // an exit may come before the start returns
 	waiting := programOf(before.PID)
 	c.waiting.Store(&waiting)
+	c.hold()
 	if err := c.callRuntimeStart(ctx); err != nil {
 		return c.startFailed(err)
 	}
 	if err := c.writePhase(c.phase(func(*phase) {})); err != nil {
 		c.log.Error("state not recorded; recovery will ask the runtime", "err", err)
 	}
-	c.publish(func(s Status) Status {
+	c.publishAs(events.Started, func(s Status) Status {
 		if s.State == Exited {
 			return s
 		}
@@ -60,6 +62,7 @@ func (c *Container) startFailed(cause error) error {
 	if perr := c.writePhase(c.phase(func(*phase) {})); perr != nil {
 		c.log.Error("state not recorded", "err", perr)
 	}
+	c.release()
 	if kerr := c.killAll(); kerr != nil {
 		c.log.Error("kill after a failed start", "err", kerr)
 	}

@@ -51,7 +51,12 @@ type Status struct {
 	Message    string    // for a human
 }
 
-// Reasons of an exit beyond Completed and Error, which follow from the code.
+// Reasons of an exit. OOMKilled is said of a container of which the kernel has
+// killed a process for lack of memory, be it the init, a child or one of an
+// exec, and however the container ended then: so do CRI-O and containerd, and
+// an init that passes on what became of its child is the usual case.
+//
+// Reasons beyond Completed and Error, which follow from the code.
 const (
 	reasonCompleted   = "Completed"
 	reasonError       = "Error"

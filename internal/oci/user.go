@@ -58,6 +58,18 @@ func ResolveUser(sc *runtimeapi.LinuxContainerSecurityContext, imageUser string,
 	return u, nil
 }
 
+// SandboxUser decides whom the pause container runs as: root, unless the request
+// says otherwise. The error's kind is Invalid.
+func SandboxUser(cfg *runtimeapi.PodSandboxConfig) (User, error) {
+	sc := cfg.GetLinux().GetSecurityContext()
+	return ResolveUser(&runtimeapi.LinuxContainerSecurityContext{
+		RunAsUser:                sc.GetRunAsUser(),
+		RunAsGroup:               sc.GetRunAsGroup(),
+		SupplementalGroups:       sc.GetSupplementalGroups(),
+		SupplementalGroupsPolicy: sc.GetSupplementalGroupsPolicy(),
+	}, "", nil, nil)
+}
+
 // checkRunAs refuses what contradicts itself.
 func checkRunAs(sc *runtimeapi.LinuxContainerSecurityContext) error {
 	byName, byID := sc.GetRunAsUsername() != "", sc.GetRunAsUser() != nil

@@ -11,6 +11,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/events"
 	"github.com/gantry-cri/gantry/internal/flight"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/index"
@@ -50,6 +51,7 @@ type Options struct {
 	CgroupParent   string                  // of pods that bring none: each gets <CgroupParent>/<pod id>
 	CreateTimeout  time.Duration           // bounds RUNTIME create
 	RuntimeTimeout time.Duration           // bounds every other call of a runtime
+	EventQueue     int                     // events that a subscriber may be behind
 	SeccompProfile string                  // path of the profile for RuntimeDefault; "" is the built-in one
 	Pause          PauseImage              // nil uses the built-in pause
 	// NoUserNamespaces is why no root filesystem can be made for a user
@@ -73,7 +75,8 @@ type Manager struct {
 	mu         sync.Mutex        // guards identities
 	identities map[Identity]*Pod // of the pods in index
 
-	pins pins
+	events *events.Hub[Event]
+	pins   pins
 	// monitorNode is the node as far as monitors' cgroups are concerned.
 	monitorNode node.Facts
 	damaged     quarantine // what Recover could not read
@@ -87,6 +90,7 @@ func New(o Options) *Manager {
 		index:       index.New[id.Pod, *Pod]("pod sandbox"),
 		identities:  make(map[Identity]*Pod),
 		monitorNode: monitorHierarchies(o.Node),
+		events:      events.NewHub[Event](o.EventQueue),
 		pins:        pins{known: make(map[RuntimePin]*oci.Runtime)},
 	}
 }
@@ -195,7 +199,9 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 		Monitor:      p.Monitor,
 		PausePID:     func() int { return p.Status().PausePID },
 		Abilities:    func() oci.Abilities { return m.Abilities(rt) },
+		Tell:         m.tellOf(p),
 	}
+	p.tell = func(kind events.Kind) { m.tell(p, kind, string(rec.ID)) }
 	return p
 }
 

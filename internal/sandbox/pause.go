@@ -97,8 +97,13 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 	if err != nil {
 		return monitor.CreateRequest{}, err
 	}
+	user, err := oci.SandboxUser(p.Config())
+	if err != nil {
+		return monitor.CreateRequest{}, err
+	}
 	in := oci.SandboxInput{
 		ID:          p.Record.ID,
+		User:        user,
 		Config:      p.Config(),
 		Node:        m.opts.Node,
 		Seccomp:     seccomp,

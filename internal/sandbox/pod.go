@@ -16,6 +16,7 @@ import (
 
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/events"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/monitor"
 	"github.com/gantry-cri/gantry/internal/oci"
@@ -89,6 +90,12 @@ type Pod struct {
 	// Stop waits for the ones under way.
 	op sync.RWMutex
 
+	// order is held from a transition until its event is told, so that events
+	// come in the order of transitions. It is taken before mu.
+	order    sync.Mutex
+	tell     func(events.Kind) // about the pod itself; it does not wait
+	stopTold bool              // guarded by order
+
 	mu        sync.Mutex      // guards transitions of status, phase on disk, and mon
 	mon       *monitor.Client // nil while there is none
 	status    atomic.Pointer[Status]
@@ -145,9 +152,21 @@ func (p *Pod) setMonitor(c *monitor.Client) {
 	p.mon = c
 }
 
-// transition moves the pod to state to, on disk first, then in memory. It
-// reports false, with nothing changed, when the pod's state does not allow it.
+// transition moves the pod to state to, on disk first, then in memory, and
+// tells it. It reports false, with nothing changed, when the pod's state does
+// not allow it.
 func (p *Pod) transition(to State, reason string) (bool, error) {
+	p.order.Lock()
+	defer p.order.Unlock()
+	ok, err := p.move(to, reason)
+	if ok {
+		p.tellStopLocked(to)
+	}
+	return ok, err
+}
+
+// move is transition without telling.
+func (p *Pod) move(to State, reason string) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.Status()
@@ -171,15 +190,20 @@ func (p *Pod) transition(to State, reason string) (bool, error) {
 // settle forces a state in memory where it can't be recorded: the truth on
 // the node (the pause is gone) matters more than the file.
 func (p *Pod) settle(to State, reason string) {
-	if ok, err := p.transition(to, reason); err != nil {
+	p.order.Lock()
+	defer p.order.Unlock()
+	ok, err := p.move(to, reason)
+	if err != nil {
 		p.log.Error("state not recorded", "state", to, "err", err)
 		p.mu.Lock()
 		st := p.Status()
 		st.State, st.Reason = to, reason
 		p.status.Store(&st)
 		p.mu.Unlock()
+		p.tellStopLocked(to)
 	} else if ok {
 		p.log.Info("pod is "+to.String(), "reason", reason)
+		p.tellStopLocked(to)
 	}
 }
 

@@ -173,6 +173,7 @@ func (m *Manager) resume(ctx context.Context, p *Pod, st Status) error {
 		p.log.Warn("exit record of the pause container unreadable", "err", err)
 	}
 	p.status.Store(&st)
+	p.stopTold = st.State == Broken || st.State == Stopped
 	if err := m.opts.Containers.Recover(ctx, &p.host); err != nil {
 		m.damaged.add(fmt.Sprintf("%s: %v", p.dir, err))
 		p.log.Error("containers of a pod can't be recovered; they are left alone", "err", err)

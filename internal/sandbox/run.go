@@ -47,7 +47,6 @@ func (m *Manager) Run(ctx context.Context, cfg *runtimeapi.PodSandboxConfig, han
 		if err := m.bringUp(ctx, p); err != nil {
 			return "", fmt.Errorf("run pod %s: %w", ident, err)
 		}
-		m.insert(p)
 		return p.Record.ID, nil
 	})
 }
@@ -111,7 +110,7 @@ func (m *Manager) bringUp(ctx context.Context, p *Pod) (err error) {
 	if err := p.writeHosts(st.IPs); err != nil {
 		return err
 	}
-	return p.publishReady(st)
+	return m.appear(p, st)
 }
 
 // startAndConnect starts the pause container and gives the pod its network, at

@@ -75,7 +75,7 @@ func (m *Manager) remove(ctx context.Context, p *Pod) error {
 	if err := m.removeTraces(ctx, p); err != nil {
 		return fmt.Errorf("remove pod %s: %w", p.Record.ID, err)
 	}
-	m.forget(p)
+	m.disappear(p)
 	return nil
 }
 

@@ -39,6 +39,12 @@ func validate(cfg *runtimeapi.PodSandboxConfig) error {
 			return fmt.Errorf("run pod: %w", err)
 		}
 	}
+	if cfg.GetWindows() != nil {
+		return invalid("config.windows is set, and this is a Linux node")
+	}
+	if _, err := oci.SandboxUser(cfg); err != nil {
+		return fmt.Errorf("run pod: %w", err)
+	}
 	if err := validateDNS(cfg.GetDnsConfig()); err != nil {
 		return err
 	}
@@ -68,6 +74,9 @@ func validatePorts(cfg *runtimeapi.PodSandboxConfig) error {
 			if port < 0 || port > 65535 {
 				return invalid("config.port_mappings: port %d is not between 0 and 65535", port)
 			}
+		}
+		if _, known := runtimeapi.Protocol_name[int32(pm.GetProtocol())]; !known {
+			return invalid("config.port_mappings: unknown protocol %d", pm.GetProtocol())
 		}
 		if pm.GetHostPort() != 0 && pm.GetContainerPort() == 0 {
 			return invalid("config.port_mappings: host port %d has no container port", pm.GetHostPort())

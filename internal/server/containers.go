@@ -18,6 +18,9 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 	if err := validateContainer(cfg); err != nil {
 		return nil, err
 	}
+	if err := s.checkImageSpec(cfg.GetImage()); err != nil {
+		return nil, err
+	}
 	img, err := s.opts.Images.Resolve(cfg.GetImage().GetImage())
 	if err != nil {
 		return nil, err
@@ -63,6 +66,8 @@ func validateContainer(cfg *runtimeapi.ContainerConfig) error {
 		return errkind.Errorf(errkind.Invalid, "create container: config.metadata.name is missing")
 	case cfg.GetImage().GetImage() == "":
 		return errkind.Errorf(errkind.Invalid, "create container %s: config.image.image is missing", cfg.GetMetadata().GetName())
+	case cfg.GetWindows() != nil:
+		return errkind.Errorf(errkind.Invalid, "create container %s: config.windows is set, and this is a Linux node", cfg.GetMetadata().GetName())
 	}
 	return nil
 }

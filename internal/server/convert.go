@@ -55,7 +55,12 @@ func listed(c *container.Container) *runtimeapi.Container {
 }
 
 func containerStatus(c *container.Container) *runtimeapi.ContainerStatus {
-	cfg, st := c.Config(), c.Status()
+	return containerStatusAt(c, c.Status())
+}
+
+// containerStatusAt is what containerStatus was when the container's state was st.
+func containerStatusAt(c *container.Container, st container.Status) *runtimeapi.ContainerStatus {
+	cfg := c.Config()
 	out := &runtimeapi.ContainerStatus{
 		Id:          string(c.ID()),
 		Metadata:    cfg.GetMetadata(),

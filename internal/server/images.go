@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"slices"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/image"
+	"github.com/gantry-cri/gantry/internal/storage"
 )
 
 // PullImage fetches an image; concurrent pulls of one image are one transfer.
@@ -14,6 +16,9 @@ func (s *Server) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest
 	name := req.GetImage().GetImage()
 	if name == "" {
 		return nil, errkind.Errorf(errkind.Invalid, "pull image: image.image is missing")
+	}
+	if err := s.checkImageSpec(req.GetImage()); err != nil {
+		return nil, err
 	}
 	img, err := s.opts.Images.Pull(ctx, image.PullRequest{Image: name, Auth: req.GetAuth()})
 	if err != nil {
@@ -28,6 +33,9 @@ func (s *Server) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusReque
 	name := req.GetImage().GetImage()
 	if name == "" {
 		return nil, errkind.Errorf(errkind.Invalid, "image status: image.image is missing")
+	}
+	if err := s.checkImageSpec(req.GetImage()); err != nil {
+		return nil, err
 	}
 	img, err := s.opts.Images.Resolve(name)
 	if err != nil {
@@ -44,19 +52,28 @@ func (s *Server) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusReque
 
 // ListImages lists images from memory, all or the one that the filter names.
 func (s *Server) ListImages(_ context.Context, req *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
-	resp := &runtimeapi.ListImagesResponse{}
-	if name := req.GetFilter().GetImage().GetImage(); name != "" {
-		img, err := s.opts.Images.Resolve(name)
-		if err != nil {
-			return resp, unlessNotFound(err)
-		}
-		resp.Images = append(resp.Images, s.opts.Images.CRI(img))
-		return resp, nil
+	list, err := s.images(req.GetFilter())
+	if err != nil {
+		return nil, err
 	}
-	for _, img := range s.opts.Images.List() {
-		resp.Images = append(resp.Images, s.opts.Images.CRI(img))
+	return &runtimeapi.ListImagesResponse{Images: slices.Collect(each(list, s.opts.Images.CRI))}, nil
+}
+
+// images are those that f lets through: all, or the one that it names, which
+// need not exist.
+func (s *Server) images(f *runtimeapi.ImageFilter) ([]storage.Image, error) {
+	if err := s.checkImageSpec(f.GetImage()); err != nil {
+		return nil, err
 	}
-	return resp, nil
+	name := f.GetImage().GetImage()
+	if name == "" {
+		return s.opts.Images.List(), nil
+	}
+	img, err := s.opts.Images.Resolve(name)
+	if err != nil {
+		return nil, unlessNotFound(err)
+	}
+	return []storage.Image{img}, nil
 }
 
 // RemoveImage removes an image with all its names. One that is not stored is no error.
@@ -64,6 +81,9 @@ func (s *Server) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageReq
 	name := req.GetImage().GetImage()
 	if name == "" {
 		return nil, errkind.Errorf(errkind.Invalid, "remove image: image.image is missing")
+	}
+	if err := s.checkImageSpec(req.GetImage()); err != nil {
+		return nil, err
 	}
 	return &runtimeapi.RemoveImageResponse{}, s.opts.Images.Remove(ctx, name)
 }

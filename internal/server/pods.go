@@ -69,13 +69,13 @@ func (s *Server) ListPodSandbox(_ context.Context, req *runtimeapi.ListPodSandbo
 func podFilter(f *runtimeapi.PodSandboxFilter) func(*sandbox.Pod) bool {
 	return func(p *sandbox.Pod) bool {
 		return hasPrefix(string(p.ID()), f.GetId()) &&
-			(f.GetState() == nil || podState(p) == f.GetState().GetState()) &&
+			(f.GetState() == nil || podState(p.Status()) == f.GetState().GetState()) &&
 			matches(p.Config().GetLabels(), f.GetLabelSelector())
 	}
 }
 
-func podState(p *sandbox.Pod) runtimeapi.PodSandboxState {
-	if p.Status().State == sandbox.Ready {
+func podState(st sandbox.Status) runtimeapi.PodSandboxState {
+	if st.State == sandbox.Ready {
 		return runtimeapi.PodSandboxState_SANDBOX_READY
 	}
 	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
@@ -85,7 +85,7 @@ func pod(p *sandbox.Pod) *runtimeapi.PodSandbox {
 	return &runtimeapi.PodSandbox{
 		Id:             string(p.ID()),
 		Metadata:       p.Config().GetMetadata(),
-		State:          podState(p),
+		State:          podState(p.Status()),
 		CreatedAt:      p.Record.CreatedAt.UnixNano(),
 		Labels:         p.Config().GetLabels(),
 		Annotations:    p.Config().GetAnnotations(),
@@ -93,11 +93,14 @@ func pod(p *sandbox.Pod) *runtimeapi.PodSandbox {
 	}
 }
 
-func podStatus(p *sandbox.Pod) *runtimeapi.PodSandboxStatus {
+func podStatus(p *sandbox.Pod) *runtimeapi.PodSandboxStatus { return podStatusAt(p, p.Status()) }
+
+// podStatusAt is what podStatus was when the pod's state was st.
+func podStatusAt(p *sandbox.Pod, st sandbox.Status) *runtimeapi.PodSandboxStatus {
 	out := &runtimeapi.PodSandboxStatus{
 		Id:             string(p.ID()),
 		Metadata:       p.Config().GetMetadata(),
-		State:          podState(p),
+		State:          podState(st),
 		CreatedAt:      p.Record.CreatedAt.UnixNano(),
 		Network:        &runtimeapi.PodSandboxNetworkStatus{},
 		Linux:          &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: namespaceOptions(p)}},
@@ -105,7 +108,7 @@ func podStatus(p *sandbox.Pod) *runtimeapi.PodSandboxStatus {
 		Annotations:    p.Config().GetAnnotations(),
 		RuntimeHandler: p.Record.Handler,
 	}
-	for i, ip := range p.Status().IPs {
+	for i, ip := range st.IPs {
 		if i == 0 {
 			out.Network.Ip = ip.String()
 			continue

@@ -40,6 +40,8 @@ type Options struct {
 	Log        *slog.Logger
 	// SystemdCgroups is true where systemd makes the cgroups of new pods.
 	SystemdCgroups bool
+	// MaxMessageSize is what one gRPC message may have, in bytes.
+	MaxMessageSize int
 	// Config is the effective configuration, shown in verbose status.
 	Config any
 	// Problems lists what is wrong on this node without stopping it, for humans.

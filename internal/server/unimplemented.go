@@ -16,14 +16,6 @@ func unimplemented(rpc string) error {
 	return status.Errorf(codes.Unimplemented, "gantry does not implement %s yet", rpc)
 }
 
-func (s *Server) StreamPodSandboxes(*runtimeapi.StreamPodSandboxesRequest, grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxesResponse]) error {
-	return unimplemented("StreamPodSandboxes")
-}
-
-func (s *Server) StreamContainers(*runtimeapi.StreamContainersRequest, grpc.ServerStreamingServer[runtimeapi.StreamContainersResponse]) error {
-	return unimplemented("StreamContainers")
-}
-
 func (s *Server) ContainerStats(context.Context, *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
 	return nil, unimplemented("ContainerStats")
 }
@@ -60,10 +52,6 @@ func (s *Server) RestorePod(context.Context, *runtimeapi.RestorePodRequest) (*ru
 	return nil, unimplemented("RestorePod")
 }
 
-func (s *Server) GetContainerEvents(*runtimeapi.GetEventsRequest, grpc.ServerStreamingServer[runtimeapi.ContainerEventResponse]) error {
-	return unimplemented("GetContainerEvents")
-}
-
 func (s *Server) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
 	return nil, unimplemented("ListMetricDescriptors")
 }
@@ -74,8 +62,4 @@ func (s *Server) ListPodSandboxMetrics(context.Context, *runtimeapi.ListPodSandb
 
 func (s *Server) StreamPodSandboxMetrics(*runtimeapi.StreamPodSandboxMetricsRequest, grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxMetricsResponse]) error {
 	return unimplemented("StreamPodSandboxMetrics")
-}
-
-func (s *Server) StreamImages(*runtimeapi.StreamImagesRequest, grpc.ServerStreamingServer[runtimeapi.StreamImagesResponse]) error {
-	return unimplemented("StreamImages")
 }

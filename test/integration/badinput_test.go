@@ -94,6 +94,13 @@ func TestBadPods(t *testing.T) {
 			{"host port out of range", "", change(func(c *runtimeapi.PodSandboxConfig) {
 				c.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 80, HostPort: 70000}}
 			})},
+			{"unknown protocol", "", change(func(c *runtimeapi.PodSandboxConfig) {
+				c.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 80, HostPort: 80, Protocol: 9}}
+			})},
+			{"Windows", "", change(func(c *runtimeapi.PodSandboxConfig) { c.Windows = &runtimeapi.WindowsPodSandboxConfig{} })},
+			{"group without user", "", change(func(c *runtimeapi.PodSandboxConfig) {
+				c.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{RunAsGroup: &runtimeapi.Int64Value{Value: 1}}
+			})},
 		} {
 			prompt(t, tt.name, 5*time.Second, func() {
 				_, err := env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: tt.config, RuntimeHandler: tt.handler})
@@ -132,6 +139,14 @@ func TestBadContainers(t *testing.T) {
 			}), codes.InvalidArgument},
 			{"group without user", change(func(c *runtimeapi.ContainerConfig) {
 				c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{RunAsGroup: &runtimeapi.Int64Value{Value: 1}}
+			}), codes.InvalidArgument},
+			{"Windows", change(func(c *runtimeapi.ContainerConfig) { c.Windows = &runtimeapi.WindowsContainerConfig{} }), codes.InvalidArgument},
+			{"image for an unknown handler", change(func(c *runtimeapi.ContainerConfig) { c.Image.RuntimeHandler = "no-such-handler" }), codes.InvalidArgument},
+			{"network of the node", change(func(c *runtimeapi.ContainerConfig) {
+				c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE}}
+			}), codes.InvalidArgument},
+			{"IPC namespace of its own", change(func(c *runtimeapi.ContainerConfig) {
+				c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Ipc: runtimeapi.NamespaceMode_CONTAINER}}
 			}), codes.InvalidArgument},
 			{"mount without path", change(func(c *runtimeapi.ContainerConfig) {
 				c.Mounts = []*runtimeapi.Mount{{HostPath: "/tmp"}}

@@ -1,10 +1,12 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/test/testenv"
@@ -177,4 +179,95 @@ func TestWritableLayers(t *testing.T) {
 		env.Exec(a, "echo mine > /file; rm /bin/ls")
 		wantEqual(t, "the other's view", env.Exec(b, "test -e /file || echo none; test -e /bin/ls && echo ls"), "none\nls\n")
 	})
+}
+
+// TestSandboxUser: the process that holds the pod's namespaces runs as asked.
+func TestSandboxUser(t *testing.T) {
+	each(t, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		env.Pull(testenv.Busybox)
+		config := env.PodConfig("pod")
+		config.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{
+			RunAsUser: &runtimeapi.Int64Value{Value: 1234}, RunAsGroup: &runtimeapi.Int64Value{Value: 2345}, SupplementalGroups: []int64{3456},
+		}
+		pod, _ := runIn(env, config, "main")
+		status := readProc(t, pausePID(t, env, pod), "status")
+		wantContains(t, "user", status, "Uid:\t1234\t1234\t1234\t1234\n")
+		wantContains(t, "group", status, "Gid:\t2345\t2345\t2345\t2345\n")
+		wantContains(t, "groups", status, "3456")
+	})
+}
+
+// TestReports: what a request says about a pod and a container is told as it
+// was said, whatever call tells it.
+func TestReports(t *testing.T) {
+	each(t, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		image := env.Pull(testenv.Busybox)
+		config := env.PodConfig("pod")
+		config.Metadata.Attempt = 3
+		config.Annotations = map[string]string{"pod": "note"}
+		options := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}
+		config.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: options}
+		pod, err := env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: env.RuntimeName})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := env.ContainerConfig("main", "sleep 1000")
+		c.Metadata.Attempt = 2
+		c.Labels, c.Annotations = map[string]string{"l": "1"}, map[string]string{"a": "2"}
+		c.Image.Annotations = map[string]string{"image": "note"}
+		c.Mounts = []*runtimeapi.Mount{{HostPath: t.TempDir(), ContainerPath: "/m", Readonly: true}}
+		c.StopSignal = runtimeapi.Signal_SIGNAL_SIGUSR1
+		c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}
+		c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{
+			NamespaceOptions: options, RunAsUser: &runtimeapi.Int64Value{Value: 1234}, RunAsGroup: &runtimeapi.Int64Value{Value: 2345}, SupplementalGroups: []int64{3456},
+		}
+		id := env.Run(pod.PodSandboxId, c, config)
+
+		st := env.Status(id)
+		same(t, "metadata", st.Metadata, c.Metadata)
+		same(t, "image", st.Image, c.Image)
+		same(t, "mount", st.Mounts[0], c.Mounts[0])
+		same(t, "resources", st.Resources.GetLinux(), c.Linux.Resources)
+		same(t, "user", st.User.GetLinux(), &runtimeapi.LinuxContainerUser{Uid: 1234, Gid: 2345, SupplementalGroups: []int64{2345, 3456}})
+		wantEqual(t, "image id", st.ImageId, image)
+		wantContains(t, "image ref", st.ImageRef, "@sha256:")
+		wantEqual(t, "stop signal", st.StopSignal, c.StopSignal)
+		wantEqual(t, "log path", st.LogPath, config.LogDirectory+"/main.log")
+		wantEqual(t, "labels", fmt.Sprint(st.Labels, st.Annotations), fmt.Sprint(c.Labels, c.Annotations))
+		list, err := env.Runtime.ListContainers(env.Context(), &runtimeapi.ListContainersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, "listed container", list.Containers[0], &runtimeapi.Container{
+			Id: id, PodSandboxId: pod.PodSandboxId, Metadata: c.Metadata, Image: c.Image, ImageRef: st.ImageRef, ImageId: image,
+			State: st.State, CreatedAt: st.CreatedAt, Labels: c.Labels, Annotations: c.Annotations,
+		})
+
+		ps := env.PodStatus(pod.PodSandboxId)
+		same(t, "namespaces", ps.Linux.GetNamespaces().GetOptions(), options)
+		pods, err := env.Runtime.ListPodSandbox(env.Context(), &runtimeapi.ListPodSandboxRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, "listed pod", pods.Items[0], &runtimeapi.PodSandbox{
+			Id: pod.PodSandboxId, Metadata: config.Metadata, State: ps.State, CreatedAt: ps.CreatedAt,
+			Labels: config.Labels, Annotations: config.Annotations, RuntimeHandler: env.RuntimeName,
+		})
+		same(t, "pod's metadata", ps.Metadata, config.Metadata)
+		wantEqual(t, "handler", ps.RuntimeHandler, env.RuntimeName)
+		full, err := env.Runtime.PodSandboxStatus(env.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod.PodSandboxId})
+		if err != nil || len(full.ContainersStatuses) != 1 || full.Timestamp < st.StartedAt {
+			t.Fatalf("pod's status: %v, %v", full, err)
+		}
+		same(t, "container of the pod", full.ContainersStatuses[0], st)
+	})
+}
+
+func same(t *testing.T, what string, got, want proto.Message) {
+	t.Helper()
+	if !proto.Equal(got, want) {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
 }

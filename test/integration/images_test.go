@@ -123,3 +123,28 @@ func TestRegistryDown(t *testing.T) {
 		})
 	})
 }
+
+// TestImageHandlers: every runtime handler has the same images, and one that is
+// not configured has none.
+func TestImageHandlers(t *testing.T) {
+	each(t, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		ctx := env.Context()
+		known := &runtimeapi.ImageSpec{Image: testenv.Busybox, RuntimeHandler: env.RuntimeName, Annotations: map[string]string{"a": "b"}}
+		_, err := env.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: known})
+		wantCode(t, "pull", err, codes.OK)
+		status, err := env.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: known})
+		if err != nil || status.Image == nil {
+			t.Errorf("status: %v, %v", status, err)
+		}
+		unknown := &runtimeapi.ImageSpec{Image: testenv.Busybox, RuntimeHandler: "no-such-handler"}
+		_, err = env.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: unknown})
+		wantCode(t, "pull for an unknown handler", err, codes.InvalidArgument)
+		_, err = env.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: unknown})
+		wantCode(t, "status for an unknown handler", err, codes.InvalidArgument)
+		_, err = env.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{Filter: &runtimeapi.ImageFilter{Image: unknown}})
+		wantCode(t, "list for an unknown handler", err, codes.InvalidArgument)
+		_, err = env.Images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: unknown})
+		wantCode(t, "remove for an unknown handler", err, codes.InvalidArgument)
+	})
+}
