@@ -13,6 +13,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/image"
 	"github.com/gantry-cri/gantry/internal/sandbox"
+	"github.com/gantry-cri/gantry/internal/stats"
 )
 
 // Network is what the server asks of the network.
@@ -37,9 +38,12 @@ type Options struct {
 	Images     *image.Service
 	Network    Network
 	Streams    Streams
+	Stats      *stats.Collector
 	Log        *slog.Logger
 	// Config is the effective configuration, shown in verbose status.
 	Config any
+	// MaxMessageSize is the most bytes that one message can have.
+	MaxMessageSize int
 	// Problems lists what is wrong on this node without stopping it, for humans.
 	Problems func() []string
 }
