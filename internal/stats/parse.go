@@ -47,7 +47,10 @@ func cutLine(text []byte) (line, rest []byte) {
 // version 1 as the largest number of pages that fits.
 func limit(text []byte) (uint64, bool) {
 	n, ok := number(text)
-	return n, ok && n < 1<<62
+	if n >= 1<<62 {
+		return 0, false
+	}
+	return n, ok
 }
 
 // sub is a - b, or zero where that is negative: the two were not read at once.
