@@ -22,6 +22,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/programs"
 	"github.com/gantry-cri/gantry/internal/sandbox"
 	"github.com/gantry-cri/gantry/internal/server"
+	"github.com/gantry-cri/gantry/internal/stats"
 	"github.com/gantry-cri/gantry/internal/storage"
 	"github.com/gantry-cri/gantry/internal/streaming"
 	"github.com/gantry-cri/gantry/internal/systemd"
@@ -36,6 +37,7 @@ type daemon struct {
 	containers *container.Manager
 	pods       *sandbox.Manager
 	streams    *streaming.Server
+	stats      *stats.Collector
 	server     *server.Server
 }
 
@@ -63,7 +65,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 	}
 	d := &daemon{log: log}
 	storage.ForwardLibraryLogs(log)
-	if d.storage, err = storage.Open(storage.Options{Root: cfg.Root, RunRoot: cfg.RunRoot, Log: log}); err != nil {
+	if d.storage, err = storage.Open(storage.Options{Root: cfg.Root, RunRoot: cfg.RunRoot, Log: log, UsagePeriod: cfg.StatsCollectionPeriod}); err != nil {
 		return nil, err
 	}
 	if d.images, err = image.New(imageOptions(cfg, d.storage, log)); err != nil {
@@ -114,6 +116,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 	if d.streams, err = openStreams(cfg, server.Backend{Pods: d.pods, Containers: d.containers}, log); err != nil {
 		return nil, errors.Join(err, d.network.Close(), d.images.Close(), d.storage.Close())
 	}
+	d.stats = d.openStats(cfg, facts)
 	d.server = server.New(server.Options{
 		Version:        version,
 		Pods:           d.pods,
@@ -121,6 +124,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		Images:         d.images,
 		Network:        d.network,
 		Streams:        d.streams,
+		Stats:          d.stats,
 		SystemdCgroups: cgroups == cgroup.Systemd,
 		Log:            log,
 		MaxMessageSize: cfg.GRPCMaxMessageSize,
@@ -151,6 +155,21 @@ func cgroupManager(cfg config.Config, log *slog.Logger) (cgroup.Manager, error) 
 		log.Warn("cgroup_manager is systemd, but systemd is not this node's service manager: no pod can be run")
 	}
 	return m, nil
+}
+
+func (d *daemon) openStats(cfg config.Config, facts node.Facts) *stats.Collector {
+	return stats.New(stats.Options{
+		Node:   facts,
+		Period: cfg.StatsCollectionPeriod,
+		Pods:   server.Measured(d.pods, d.containers),
+		Layer: func(ctr id.Container) (stats.Layer, bool) {
+			u, ok := d.storage.ContainerUsage(ctr)
+			return stats.Layer{Bytes: u.Bytes, Inodes: u.Inodes, At: u.At}, ok
+		},
+		LayersDir:        d.storage.ContainerDir(),
+		LayersMountpoint: d.storage.ContainerMountpoint(),
+		Interface:        network.IfName,
+	})
 }
 
 // openStreams listens for the sessions of exec, attach and port-forward.
@@ -252,6 +271,7 @@ func (d *daemon) problems() []string {
 }
 
 func (d *daemon) close() {
+	d.stats.Close()
 	if err := errors.Join(d.streams.Close(), d.network.Close(), d.images.Close(), d.storage.Close()); err != nil {
 		d.log.Error("close", "err", err)
 	}

@@ -49,6 +49,8 @@ type Config struct {
 	StreamTLSKey      string
 	StreamIdleTimeout time.Duration
 
+	StatsCollectionPeriod time.Duration
+
 	LogLevel           string
 	LogFormat          string
 	GRPCMaxMessageSize int // bytes

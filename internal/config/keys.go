@@ -72,6 +72,9 @@ func keys() []key[Config] {
 		{"stream_idle_timeout", "A session over which nothing was sent for so long is ended.",
 			duration(func(c *Config) *time.Duration { return &c.StreamIdleTimeout }, 4*time.Hour, positive)},
 
+		{"stats_collection_period", "How often open files, limits and the sizes of writable layers are looked at for stats and metrics, while somebody asks for them.",
+			duration(func(c *Config) *time.Duration { return &c.StatsCollectionPeriod }, 10*time.Second, positive)},
+
 		{"log_level", "Least level of the daemon's own log: debug, info, warn or error.",
 			text(func(c *Config) *string { return &c.LogLevel }, "info", oneOf("debug", "info", "warn", "error"))},
 		{"log_format", "Format of the daemon's own log: text or json.",

@@ -92,15 +92,15 @@ func (s *Service) Info(img storage.Image) (map[string]string, error) {
 func (s *Service) FsInfo() *runtimeapi.ImageFsInfoResponse {
 	images, containers := s.Usage()
 	return &runtimeapi.ImageFsInfoResponse{
-		ImageFilesystems:     []*runtimeapi.FilesystemUsage{fsUsage(s.store.ImageDir(), images)},
-		ContainerFilesystems: []*runtimeapi.FilesystemUsage{fsUsage(s.store.ContainerDir(), containers)},
+		ImageFilesystems:     []*runtimeapi.FilesystemUsage{fsUsage(s.store.ImageMountpoint(), images)},
+		ContainerFilesystems: []*runtimeapi.FilesystemUsage{fsUsage(s.store.ContainerMountpoint(), containers)},
 	}
 }
 
-func fsUsage(dir string, u storage.Usage) *runtimeapi.FilesystemUsage {
+func fsUsage(mountpoint string, u storage.Usage) *runtimeapi.FilesystemUsage {
 	return &runtimeapi.FilesystemUsage{
 		Timestamp:  u.At.UnixNano(),
-		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: dir},
+		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: mountpoint},
 		UsedBytes:  &runtimeapi.UInt64Value{Value: u.Bytes},
 		InodesUsed: &runtimeapi.UInt64Value{Value: u.Inodes},
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/image"
 	"github.com/gantry-cri/gantry/internal/sandbox"
+	"github.com/gantry-cri/gantry/internal/stats"
 )
 
 // Network is what the server asks of the network.
@@ -37,6 +38,7 @@ type Options struct {
 	Images     *image.Service
 	Network    Network
 	Streams    Streams
+	Stats      *stats.Collector
 	Log        *slog.Logger
 	// SystemdCgroups is true where systemd makes the cgroups of new pods.
 	SystemdCgroups bool

@@ -186,12 +186,13 @@ func (s *Store) RemoveRootFS(ctr id.Container) error {
 
 // unclaim forgets what ctr uses and reports whether an image of it waits to be deleted.
 func (s *Store) unclaim(ctr id.Container) bool {
-	s.usage.forgetContainer(ctr)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	used := s.uses[ctr]
 	delete(s.uses, ctr)
-	return slices.ContainsFunc(used, func(imageID string) bool { return s.removed[imageID] })
+	waits := slices.ContainsFunc(used, func(imageID string) bool { return s.removed[imageID] })
+	s.mu.Unlock()
+	s.usage.forgetContainer(ctr) // last: a measurement under way is kept only for a use
+	return waits
 }
 
 // Reclaim removes the writable layers that keep does not claim, and the

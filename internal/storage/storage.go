@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	cstorage "go.podman.io/storage"
 	"go.podman.io/storage/pkg/reexec"
@@ -75,6 +76,9 @@ func Open(o Options) (_ *Store, err error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	if s.usage.period = o.UsagePeriod; s.usage.period <= 0 {
+		s.usage.period = 10 * time.Second
+	}
 	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir(), s.stagingDir(), s.damagedDir(), s.unsyncedDir()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
@@ -111,6 +115,7 @@ func (s *Store) load(problems []error) error {
 		return err
 	}
 	s.usage.load(s.usageFile())
+	s.usage.stop, s.usage.fresh = make(chan struct{}), make(chan struct{}, 1)
 	s.files.init()
 	s.trash.init(s.trashDir(), s.log, &s.tasks)
 	problems = append(problems, s.dropUnsynced()...)
@@ -133,6 +138,7 @@ func (s *Store) load(problems []error) error {
 // and deletes nothing; no method may be called afterwards.
 func (s *Store) Close() error {
 	s.trash.close()
+	close(s.usage.stop)
 	s.tasks.Wait()
 	s.lib.Free()
 	return s.lock.Close()
@@ -152,7 +158,7 @@ func (s *Store) Problems() []error {
 // Images is the current snapshot; it never waits.
 func (s *Store) Images() *Index { return s.index.Load() }
 
-// ImageDir is the directory that holds the images, for ImageFsInfo.
+// ImageDir is the directory that holds the images.
 func (s *Store) ImageDir() string { return s.graphRoot() }
 
 // ContainerDir is the directory that holds the writable layers.

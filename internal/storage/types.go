@@ -15,6 +15,10 @@ type Options struct {
 	Root    string       // the instance's persistent directory; images are under Root/storage, writable layers under Root/containers
 	RunRoot string       // the instance's volatile directory (RunRoot/storage: locks)
 	Log     *slog.Logger // nil discards
+
+	// UsagePeriod is how often writable layers are measured while somebody asks;
+	// not positive: every 10 s.
+	UsagePeriod time.Duration
 }
 
 // Image is what the index knows of one stored image. It is shared between

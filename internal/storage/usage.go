@@ -14,20 +14,17 @@ import (
 	"github.com/gantry-cri/gantry/internal/statefile"
 )
 
-const (
-	usageVersion = 1
-
-	// usageMaxAge is how old a writable layer's figure gets before a request
-	// for it starts a new measurement.
-	usageMaxAge = 10 * time.Second
-)
+const usageVersion = 1
 
 // usageBook holds what is known of the space that layers occupy. Image layers
 // never change: each is measured once and remembered across restarts.
-// Writable layers are measured in the background when somebody asks and the
-// last figure is old, so that an idle node does nothing.
+// Writable layers are measured again and again while somebody asks (see
+// writable.go), so that an idle node does nothing.
 type usageBook struct {
-	file string
+	file   string
+	period time.Duration
+	stop   chan struct{} // closed by Close
+	fresh  chan struct{} // a writable layer was asked for that was not measured yet
 
 	measuring sync.Mutex // held by the one background measurement of image layers
 
@@ -35,13 +32,15 @@ type usageBook struct {
 	layers     map[string]Usage
 	images     Usage // sum of layers
 	containers map[id.Container]Usage
-	total      Usage // sum of containers
-	walking    bool  // a walk over writable layers is under way
+	total      Usage                          // sum of containers
+	measured   map[id.Container]time.Duration // how long the last measurement took
+	asked      time.Time                      // when a writable layer's figure was last asked for
+	walking    bool                           // the writable layers are being measured again and again
 }
 
 func (b *usageBook) load(file string) {
 	b.file = file
-	b.layers, b.containers = map[string]Usage{}, map[id.Container]Usage{}
+	b.layers, b.containers, b.measured = map[string]Usage{}, map[id.Container]Usage{}, map[id.Container]time.Duration{}
 	// A lost or damaged file only means measuring again.
 	if err := statefile.Read(file, usageVersion, &b.layers); err != nil || b.layers == nil {
 		b.layers = map[string]Usage{}
@@ -69,84 +68,6 @@ func (s *Store) ImageUsage() Usage {
 	s.usage.mu.Lock()
 	defer s.usage.mu.Unlock()
 	return s.usage.images
-}
-
-// ContainersUsage is the sum over all writable layers, from memory; asking
-// starts a measurement if the figure is old.
-func (s *Store) ContainersUsage() Usage {
-	s.usage.mu.Lock()
-	defer s.usage.mu.Unlock()
-	if time.Since(s.usage.total.At) > usageMaxAge {
-		s.walkContainersLocked()
-	}
-	return s.usage.total
-}
-
-// ContainerUsage is one container's writable layer as last measured; false
-// before the first measurement, which asking starts.
-func (s *Store) ContainerUsage(ctr id.Container) (Usage, bool) {
-	s.usage.mu.Lock()
-	defer s.usage.mu.Unlock()
-	u, ok := s.usage.containers[ctr]
-	if !ok || time.Since(u.At) > usageMaxAge {
-		s.walkContainersLocked()
-	}
-	return u, ok
-}
-
-// walkContainersLocked measures all writable layers in the background.
-// Caller holds s.usage.mu.
-func (s *Store) walkContainersLocked() {
-	if s.usage.walking {
-		return
-	}
-	s.usage.walking = true
-	s.tasks.Go(func() {
-		defer func() {
-			s.usage.mu.Lock()
-			defer s.usage.mu.Unlock()
-			s.usage.walking = false
-			s.usage.total.At = time.Now()
-			s.usage.sumLocked()
-		}()
-		for _, ctr := range s.containers() {
-			u, err := measure(s.rootFS(ctr, "", nil).Upper)
-			if err == nil {
-				s.noteContainer(ctr, u)
-			}
-		}
-	})
-}
-
-// containers lists the containers that have a writable layer.
-func (s *Store) containers() []id.Container {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ids := make([]id.Container, 0, len(s.uses))
-	for ctr := range s.uses {
-		ids = append(ids, ctr)
-	}
-	return ids
-}
-
-// noteContainer keeps a figure, unless the container went meanwhile.
-func (s *Store) noteContainer(ctr id.Container, u Usage) {
-	s.mu.Lock()
-	_, there := s.uses[ctr]
-	s.mu.Unlock()
-	if !there {
-		return
-	}
-	s.usage.mu.Lock()
-	defer s.usage.mu.Unlock()
-	s.usage.containers[ctr] = u
-}
-
-func (b *usageBook) forgetContainer(ctr id.Container) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.containers, ctr)
-	b.total.Bytes, b.total.Inodes = sum(b.containers)
 }
 
 // measureLayers measures the layers of x that are not known yet, in the

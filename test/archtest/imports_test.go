@@ -24,7 +24,7 @@ var foundations = []string{"internal/id", "internal/errkind"}
 var table = map[string]rule{
 	"cmd/daemon": {[]string{"*"}, "it wires everything and holds no logic of its own"},
 
-	"internal/server": {[]string{"internal/sandbox", "internal/container", "internal/image", "internal/storage", "internal/oci", "internal/streaming", "internal/events"},
+	"internal/server": {[]string{"internal/sandbox", "internal/container", "internal/image", "internal/storage", "internal/oci", "internal/streaming", "internal/events", "internal/stats"},
 		"it translates between gRPC and the packages that do the work; of storage, oci and events it uses the types of results only"},
 	"internal/sandbox": {[]string{"internal/container", "internal/network", "internal/monitor", "internal/oci", "internal/storage", "internal/programs",
 		"internal/cgroup", "internal/systemd", "internal/node", "internal/events", "internal/statefile", "internal/rollback", "internal/index", "internal/flight"},
@@ -43,6 +43,7 @@ var table = map[string]rule{
 	"internal/cgroup":    {[]string{"internal/node"}, "paths depend on what the node mounts where"},
 	"internal/systemd":   {nil, "it asks for units by their names; what they are for is its caller's"},
 	"internal/config":    {nil, "parsing has no side effects and no dependencies"},
+	"internal/stats":     {[]string{"internal/node"}, "it reads counters; whose they are is handed to it"},
 	"internal/node":      {nil, "facts are probed once and passed as a value"},
 
 	"internal/flight":    {nil, "foundation"},

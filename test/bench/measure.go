@@ -36,6 +36,8 @@ const (
 	listCtrs    = "ListContainers, N pods"
 	listPods    = "ListPodSandbox, N pods"
 	listStats   = "ListContainerStats, N pods"
+	podStats    = "ListPodSandboxStats, N pods"
+	podMetrics  = "ListPodSandboxMetrics, N pods"
 	restart     = "SIGKILL with N pods, start: all listed"
 	pullNginx   = "pull nginx, 7 MB"
 )

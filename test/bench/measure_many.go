@@ -91,33 +91,48 @@ func (b *bench) populated(ctx context.Context, s *server, idle memory) error {
 
 // lists measures the calls that the kubelet makes every second or so.
 func (b *bench) lists(ctx context.Context, s *server) error {
-	stats := true
+	listings := []listing{
+		{listCtrs, func(ctx context.Context) (time.Duration, error) {
+			return call(ctx, s, s.runtime.ListContainers, &runtimeapi.ListContainersRequest{})
+		}},
+		{listPods, func(ctx context.Context) (time.Duration, error) {
+			return call(ctx, s, s.runtime.ListPodSandbox, &runtimeapi.ListPodSandboxRequest{})
+		}},
+		{listStats, func(ctx context.Context) (time.Duration, error) {
+			return call(ctx, s, s.runtime.ListContainerStats, &runtimeapi.ListContainerStatsRequest{})
+		}},
+		{podStats, func(ctx context.Context) (time.Duration, error) {
+			return call(ctx, s, s.runtime.ListPodSandboxStats, &runtimeapi.ListPodSandboxStatsRequest{})
+		}},
+		{podMetrics, func(ctx context.Context) (time.Duration, error) {
+			return call(ctx, s, s.runtime.ListPodSandboxMetrics, &runtimeapi.ListPodSandboxMetricsRequest{})
+		}},
+	}
+	lacking := map[string]bool{}
 	for range b.plan.lists {
-		took, err := call(ctx, s, s.runtime.ListContainers, &runtimeapi.ListContainersRequest{})
-		if err != nil {
-			return err
-		}
-		b.results.addTime(listCtrs, s.name, took)
-		took, err = call(ctx, s, s.runtime.ListPodSandbox, &runtimeapi.ListPodSandboxRequest{})
-		if err != nil {
-			return err
-		}
-		b.results.addTime(listPods, s.name, took)
-		if !stats {
-			continue
-		}
-		took, err = call(ctx, s, s.runtime.ListContainerStats, &runtimeapi.ListContainerStatsRequest{})
-		switch {
-		case status.Code(err) == codes.Unimplemented:
-			b.note("%s does not implement ListContainerStats", s.name)
-			stats = false
-		case err != nil:
-			return err
-		default:
-			b.results.addTime(listStats, s.name, took)
+		for _, l := range listings {
+			if lacking[l.what] {
+				continue
+			}
+			took, err := l.call(ctx)
+			switch {
+			case status.Code(err) == codes.Unimplemented:
+				b.note("%s does not implement %s", s.name, l.what)
+				lacking[l.what] = true
+			case err != nil:
+				return err
+			default:
+				b.results.addTime(l.what, s.name, took)
+			}
 		}
 	}
 	return nil
+}
+
+// listing is one call of lists.
+type listing struct {
+	what string
+	call func(context.Context) (time.Duration, error)
 }
 
 // roundsAmongMany measures one pod more, again and again, and the floor beside it.

@@ -94,6 +94,8 @@ func lines() []line {
 		{listCtrs, "ms", nil},
 		{listPods, "ms", nil},
 		{listStats, "ms", &budget{"", 40, false}},
+		{podStats, "ms", &budget{"", 40, false}},
+		{podMetrics, "ms", &budget{"", 40, false}},
 		{restart, "s", &budget{"", 1, false}},
 		{pullNginx, "ms", nil},
 	}

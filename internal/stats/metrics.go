@@ -1,0 +1,218 @@
+package stats
+
+import (
+	"strconv"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Descriptors describe every metric that Metrics can tell. They never change.
+func (c *Collector) Descriptors() []*runtimeapi.MetricDescriptor {
+	all := families()
+	out := make([]*runtimeapi.MetricDescriptor, 0, len(all))
+	for i := range all {
+		out = append(out, &runtimeapi.MetricDescriptor{Name: all[i].name, Help: all[i].help, LabelKeys: all[i].labelKeys()})
+	}
+	return out
+}
+
+func (f *family) labelKeys() []string {
+	return append(commonLabels[:len(commonLabels):len(commonLabels)], f.labels...)
+}
+
+// Metrics tells the metrics of pods, in the order of the argument. What the
+// sampler has not seen yet, as in the first answer after a pause, is left out.
+func (c *Collector) Metrics(list []Pod) []*runtimeapi.PodSandboxMetrics {
+	c.wake(true)
+	table := families()
+	return collect(len(list), func(i int, s *scratch) (*runtimeapi.PodSandboxMetrics, bool) {
+		return c.podMetrics(&list[i], table, s)
+	})
+}
+
+// subject is what metrics are told of: a pod, or a container.
+type subject struct {
+	c       *Collector
+	usage   usage
+	started time.Time
+	// Of a container only:
+	details *details // nil before the first sample
+	layer   Layer
+	layered bool        // layer is known
+	fs      *fileSystem // nil before the first sample
+	// Of a pod only:
+	net []netInterface
+}
+
+func (x *subject) device(d device) string { return x.c.devices.name(d) }
+
+func (c *Collector) podMetrics(p *Pod, table []family, s *scratch) (*runtimeapi.PodSandboxMetrics, bool) {
+	out := &runtimeapi.PodSandboxMetrics{PodSandboxId: string(p.ID)}
+	md := p.Attributes.GetMetadata()
+	u, ok := c.podUsage(p, s)
+	if !ok {
+		return nil, false // it has just been stopped
+	}
+	x := &subject{c: c, usage: u, started: p.CreatedAt}
+	x.net, _ = p.network(s)
+	b := builder{common: []string{"", p.Cgroup, "", "", md.GetNamespace(), md.GetName()}}
+	out.Metrics = b.build(x, table, ofPod)
+	for i := range p.Containers {
+		ctr := &p.Containers[i]
+		x, ok := c.containerSubject(ctr, s)
+		if !ok {
+			continue
+		}
+		b := builder{common: []string{ctr.Attributes.GetMetadata().GetName(), ctr.Cgroup, ctr.Image, string(ctr.ID), md.GetNamespace(), md.GetName()}}
+		out.ContainerMetrics = append(out.ContainerMetrics, &runtimeapi.ContainerMetrics{
+			ContainerId: string(ctr.ID), Metrics: b.build(x, table, ofContainer),
+		})
+	}
+	return out, true
+}
+
+func (c *Collector) containerSubject(ctr *Container, s *scratch) (*subject, bool) {
+	u, ok := c.usage(ctr.Cgroup, s)
+	if !ok {
+		return nil, false
+	}
+	x := &subject{c: c, usage: u, started: ctr.StartedAt, details: c.group(ctr.Cgroup).details.Load(), fs: c.sampler.fs.Load()}
+	x.layer, x.layered = c.opts.Layer(ctr.ID)
+	return x, true
+}
+
+// builder makes the metrics of one subject.
+type builder struct {
+	common []string // values of commonLabels
+	now    *family
+	at     time.Time // of a sample; zero for what is read now
+	out    []*runtimeapi.Metric
+}
+
+func (b *builder) build(x *subject, table []family, of scope) []*runtimeapi.Metric {
+	b.out = make([]*runtimeapi.Metric, 0, len(table)+16)
+	for i := range table {
+		if f := &table[i]; f.of&of != 0 {
+			b.now, b.at = f, time.Time{}
+			f.values(x, b)
+		}
+	}
+	return b.out
+}
+
+// sampledAt says when the values that follow were sampled.
+func (b *builder) sampledAt(at time.Time) { b.at = at }
+
+// add tells a value, with the values of the family's own labels.
+func (b *builder) add(n uint64, labels ...string) {
+	m := &struct {
+		metric runtimeapi.Metric
+		value  runtimeapi.UInt64Value
+	}{}
+	m.value.Value = n
+	m.metric.Name, m.metric.MetricType, m.metric.Value = b.now.name, b.now.kind, &m.value
+	m.metric.LabelValues = b.common
+	if len(labels) > 0 {
+		m.metric.LabelValues = append(append(make([]string, 0, len(b.common)+len(labels)), b.common...), labels...)
+	}
+	if !b.at.IsZero() {
+		m.metric.Timestamp = b.at.UnixNano()
+	}
+	b.out = append(b.out, &m.metric)
+}
+
+// seconds are the whole seconds of a number of nanoseconds: the CRI's metrics
+// have no fractions.
+func seconds(nanos uint64) uint64 { return nanos / uint64(time.Second) }
+
+func ofMem(get func(*memory) uint64) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		if x.usage.memory != nil {
+			b.add(get(x.usage.memory))
+		}
+	}
+}
+
+func sampled(get func(*details) uint64) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		if x.details != nil {
+			b.sampledAt(x.details.at)
+			b.add(get(x.details))
+		}
+	}
+}
+
+// counted is sampled for what may be too much to count.
+func counted(get func(*details) uint64) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		if x.details != nil && x.details.complete {
+			b.sampledAt(x.details.at)
+			b.add(get(x.details))
+		}
+	}
+}
+
+func waiting(what int) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		if p := x.usage.pressure[what]; p != nil {
+			b.add(p.some.total / 1_000_000)
+		}
+	}
+}
+
+func stalled(what int) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		if p := x.usage.pressure[what]; p != nil {
+			b.add(p.full.total / 1_000_000)
+		}
+	}
+}
+
+func ofFileSystem(get func(*fileSystem) uint64) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		if x.fs != nil {
+			b.sampledAt(x.fs.at)
+			b.add(get(x.fs), x.device(x.fs.device))
+		}
+	}
+}
+
+// perDevice tells a figure of each device that the container has used, and of
+// the one that its writable layer is on.
+func perDevice(get func(blockIO) uint64) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		if x.details == nil {
+			return
+		}
+		b.sampledAt(x.details.at)
+		own := false
+		for _, d := range x.details.io {
+			own = own || x.fs != nil && d.device == x.fs.device
+			b.add(get(d), x.device(d.device))
+		}
+		if x.fs != nil && !own {
+			b.add(0, x.device(x.fs.device))
+		}
+	}
+}
+
+func blkioUsage(x *subject, b *builder) {
+	if x.details == nil {
+		return
+	}
+	b.sampledAt(x.details.at)
+	for _, d := range x.details.io {
+		major, minor := strconv.FormatUint(uint64(d.device.major), 10), strconv.FormatUint(uint64(d.device.minor), 10)
+		b.add(d.readBytes, x.device(d.device), major, minor, "Read")
+		b.add(d.writeBytes, x.device(d.device), major, minor, "Write")
+	}
+}
+
+func perInterface(get func(*netInterface) uint64) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		for i := range x.net {
+			b.add(get(&x.net[i]), x.net[i].name)
+		}
+	}
+}
