@@ -75,6 +75,7 @@ func measuredContainer(c *container.Container) stats.Container {
 		Image:     image,
 		PID:       st.PID,
 		StartedAt: st.StartedAt,
+		Exited:    st.State == container.Exited,
 	}
 }
 

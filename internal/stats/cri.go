@@ -13,8 +13,10 @@ import (
 // container has exited, has no figures but those of its writable layer.
 func (c *Collector) Container(ctr *Container) *runtimeapi.ContainerStats {
 	c.wake(false)
-	if st, ok := c.container(ctr, &scratch{}); ok {
-		return st
+	if !ctr.Exited {
+		if st, ok := c.container(ctr, &scratch{}); ok {
+			return st
+		}
 	}
 	return &runtimeapi.ContainerStats{Attributes: ctr.Attributes, WritableLayer: c.layer(ctr)}
 }

@@ -37,7 +37,7 @@ type Pod struct {
 	Containers []Container
 }
 
-// Container is what is measured of a container that has not exited.
+// Container is what is measured of a container.
 type Container struct {
 	ID         id.Container
 	Attributes *runtimeapi.ContainerAttributes
@@ -45,6 +45,9 @@ type Container struct {
 	Image      string // as asked for
 	PID        int    // of the init
 	StartedAt  time.Time
+	// Exited says that only its writable layer is left to measure, whether or
+	// not its cgroup is still there. Lists have none of these.
+	Exited bool
 }
 
 // Layer is what a container's writable layer occupies.

@@ -199,6 +199,11 @@ func TestGone(t *testing.T) {
 		if st := c.Container(&gone); st.Cpu != nil || st.Memory != nil || st.WritableLayer == nil {
 			t.Errorf("one that is gone: %v", st)
 		}
+		exited := testContainer()
+		exited.Exited = true
+		if st := c.Container(&exited); st.Cpu != nil || st.WritableLayer == nil {
+			t.Errorf("one that has exited while its cgroup is there: %v", st)
+		}
 		if got := c.Metrics([]Pod{{ID: "p", Cgroup: "/nowhere"}}); len(got) != 0 {
 			t.Errorf("metrics of a pod that is gone: %v", got)
 		}

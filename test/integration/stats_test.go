@@ -445,10 +445,13 @@ func TestMetrics(t *testing.T) {
 			if _, ok := ctr["container_processes"]; !ok || ctr["container_fs_limit_bytes"] == 0 && len(ctr) < 30 {
 				return errors.New("not there yet")
 			}
+			if ctr["container_tasks_state|sleeping"] != 3 { // right after their start they run
+				return fmt.Errorf("%d tasks sleep", ctr["container_tasks_state|sleeping"])
+			}
 			return nil
 		})
 		for name, want := range map[string]uint64{
-			"container_processes": 3, "container_threads": 3, "container_tasks_state|sleeping": 3, "container_sockets": 0,
+			"container_processes": 3, "container_threads": 3, "container_sockets": 0,
 			"container_spec_memory_limit_bytes": 64 << 20, "container_spec_cpu_period": 100000, "container_spec_cpu_quota": 50000, "container_oom_events_total": 0,
 		} {
 			if got, ok := ctr[name]; !ok || got != want {
