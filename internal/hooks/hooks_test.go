@@ -24,16 +24,16 @@ func TestConditions(t *testing.T) {
 		}
 	}
 	for when, want := range map[string]bool{
-		`{"always": true}`:                                 true,
-		`{"always": false}`:                                false,
-		`{"always": true, "hasBindMounts": false}`:         false,
-		`{"hasBindMounts": true}`:                          true,
-		`{"annotations": {"^example\\.com/": "^yes$"}}`:    true,
-		`{"annotations": {"^example\\.com/": "^no$"}}`:     false,
-		`{"annotations": {"gpu": "yes", "none": ".*"}}`:    false,
-		`{"commands": ["^/bin/true$", "^/bin/sh$"]}`:       true,
-		`{"commands": ["-c"]}`:                             false,
-		`{"commands": ["sh"], "annotations": {"x": ".*"}}`: false,
+		`{"always": true}`:                                  true,
+		`{"always": false}`:                                 false,
+		`{"always": true, "hasBindMounts": false}`:          false,
+		`{"hasBindMounts": true}`:                           true,
+		`{"annotations": {"^example\\.com/": "^yes$"}}`:     true,
+		`{"annotations": {"^example\\.com/": "^no$"}}`:      false,
+		`{"annotations": {"gpu": "yes", "none": ".*"}}`:     false,
+		`{"commands": ["^/bin/true$", "^/bin/sh$"]}`:        true,
+		`{"commands": ["-c"]}`:                              false,
+		`{"commands": ["sh"], "annotations": {"^x": ".*"}}`: false,
 	} {
 		dir := t.TempDir()
 		write(t, dir, "a.json", `{"version": "1.0.0", "hook": {"path": "/bin/sh"}, "stages": ["poststop"], "when": `+when+`}`)
