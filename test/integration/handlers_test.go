@@ -63,9 +63,9 @@ func containerSpec(t *testing.T, env *testenv.Env, id string) map[string]string 
 	return resp.Info
 }
 
-// TestHandlers: a pod gets the binary of its handler, an unknown handler is
+// TestSeveralHandlers: a pod gets the binary of its handler, an unknown handler is
 // refused, and Status lists each with the default under the empty name.
-func TestHandlers(t *testing.T) {
+func TestSeveralHandlers(t *testing.T) {
 	notForPeers(t)
 	o := testenv.Options{Runtimes: map[string]string{"a-crun": testenv.Program(t, "crun"), "b-runc": testenv.Program(t, "runc")}}
 	eachWith(t, o, func(t *testing.T, env *testenv.Env) {
