@@ -147,7 +147,8 @@ func (h *hook) add(spec *rspec.Spec) {
 func stageOf(hooks *rspec.Hooks, stage string) *[]rspec.Hook {
 	switch stage {
 	case "prestart":
-		return &hooks.Prestart //nolint:staticcheck // old, but in use
+		//lint:ignore SA1019 files still name it
+		return &hooks.Prestart
 	case "createRuntime":
 		return &hooks.CreateRuntime
 	case "createContainer":

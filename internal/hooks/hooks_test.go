@@ -56,7 +56,8 @@ func TestOrderAndPrecedence(t *testing.T) {
 	write(t, high, "a.json", hook("a of high"))
 	s := &rspec.Spec{}
 	New([]string{low, high, "/nowhere"}).Apply(s, false)
-	for _, list := range [][]rspec.Hook{s.Hooks.Prestart, s.Hooks.Poststop} { //nolint:staticcheck // old, but in use
+	//lint:ignore SA1019 files still name it
+	for _, list := range [][]rspec.Hook{s.Hooks.Prestart, s.Hooks.Poststop} {
 		if len(list) != 2 || list[0].Args[0] != "a of high" || list[1].Args[0] != "b of low" {
 			t.Errorf("got %v", list)
 		}

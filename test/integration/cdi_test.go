@@ -75,7 +75,7 @@ func TestCDI(t *testing.T) {
 		_, err = create("unknown-again", kind+"=three")
 		wantCode(t, "unknown device beside a broken file", err, codes.NotFound)
 		wantContains(t, "problems", verboseStatus(t, env, "problems"), env.Name+"-broken.json")
-		resp, err = create("after-broken", kind+"=one")
+		_, err = create("after-broken", kind+"=one")
 		wantCode(t, "a good device beside a broken file", err, codes.OK)
 	})
 }
