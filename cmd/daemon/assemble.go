@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 
+	"github.com/gantry-cri/gantry/internal/cdi"
 	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/config"
 	"github.com/gantry-cri/gantry/internal/container"
+	"github.com/gantry-cri/gantry/internal/hooks"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/image"
 	"github.com/gantry-cri/gantry/internal/network"
@@ -31,6 +34,8 @@ import (
 // daemon is everything that runs.
 type daemon struct {
 	log        *slog.Logger
+	devices    *cdi.Devices
+	hooks      *hooks.Dirs
 	storage    *storage.Store
 	images     *image.Service
 	network    *network.Manager
@@ -63,7 +68,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 	if err != nil {
 		return nil, fmt.Errorf("install the monitor and pause: %w", err)
 	}
-	d := &daemon{log: log}
+	d := &daemon{log: log, devices: cdi.New(cfg.CDISpecDirs), hooks: hooks.New(cfg.HooksDirs)}
 	storage.ForwardLibraryLogs(log)
 	if d.storage, err = storage.Open(storage.Options{Root: cfg.Root, RunRoot: cfg.RunRoot, Log: log, UsagePeriod: cfg.StatsCollectionPeriod}); err != nil {
 		return nil, err
@@ -92,6 +97,8 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		LogSizeMax:     cfg.LogSizeMax,
 		PidsLimit:      cfg.PidsLimit,
 		SeccompProfile: cfg.SeccompProfile,
+		Devices:        d.devices,
+		Hooks:          d.hooks,
 	})
 	d.pods = sandbox.New(sandbox.Options{
 		RunRoot:          cfg.RunRoot,
@@ -196,7 +203,12 @@ func openRuntimes(ctx context.Context, cfg config.Config) (map[string]*oci.Runti
 		if err := os.MkdirAll(r.Root, 0o711); err != nil {
 			return nil, err
 		}
-		rt, err := oci.NewRuntime(ctx, name, r.Path, r.Root)
+		rt, err := oci.NewRuntime(ctx, name, r.Path, r.Root, oci.RuntimeOptions{
+			Args:                         r.Args,
+			DefaultAnnotations:           r.DefaultAnnotations,
+			AllowedAnnotations:           r.AllowedAnnotations,
+			PrivilegedWithoutHostDevices: r.PrivilegedWithoutHostDevices,
+		})
 		if err != nil {
 			return nil, fmt.Errorf("runtime %q: %w", name, err)
 		}
@@ -265,6 +277,7 @@ func (d *daemon) problems() []string {
 	for _, err := range d.storage.Problems() {
 		out = append(out, err.Error())
 	}
+	out = slices.Concat(out, d.devices.Problems(), d.hooks.Problems())
 	st := d.network.Status()
 	out = append(out, st.Problems...)
 	return append(out, st.Damaged...)

@@ -120,3 +120,23 @@ func handlerName(name string) error {
 	}
 	return nil
 }
+
+// globalOption accepts an option of a runtime's binary, with its value in the
+// same word. What the daemon itself tells the runtime is not to be told twice.
+func globalOption(s string) error {
+	name, _, _ := strings.Cut(strings.TrimLeft(s, "-"), "=")
+	switch {
+	case !strings.HasPrefix(s, "-") || name == "" || strings.ContainsRune(s, 0):
+		return fmt.Errorf("want an option such as --debug or --platform=systrap, have %q", s)
+	case name == "root":
+		return fmt.Errorf("%q: the key root is for that", s)
+	}
+	return nil
+}
+
+func annotationPrefix(s string) error {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return fmt.Errorf("want the beginning of an annotation's key, have %q", s)
+	}
+	return nil
+}

@@ -34,6 +34,9 @@ type Config struct {
 	Runtimes       map[string]Runtime // by handler name; replaced, never changed
 	RuntimeTimeout time.Duration
 
+	CDISpecDirs []string // later ones win over earlier ones
+	HooksDirs   []string // later ones win over earlier ones
+
 	PauseImage     string // "" means the built-in pause
 	PauseCommand   []string
 	CgroupManager  string
@@ -61,6 +64,11 @@ type Config struct {
 type Runtime struct {
 	Path string // of the binary; "" until ResolveRuntimes has looked it up
 	Root string // where the runtime keeps its state; "" until ResolveRuntimes has set <run_root>/NAME
+
+	Args                         []string          // before the command: --platform=systrap
+	DefaultAnnotations           map[string]string // never changed
+	AllowedAnnotations           []string          // prefixes
+	PrivilegedWithoutHostDevices bool
 }
 
 // Default returns the configuration of a daemon without files and flags.

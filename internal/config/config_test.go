@@ -105,7 +105,7 @@ func TestLaterSourcesWin(t *testing.T) {
 	want.Root, want.Listen, want.LogLevel, want.PidsLimit = "/b", "/l.sock", "debug", 7
 	want.CNIBinDirs = []string{"/p", "/q", "/r"}
 	want.CNITimeout = 90 * time.Second
-	want.Runtimes = map[string]Runtime{"crun": {"/opt/crun", "/r"}, "runsc": {"/opt/runsc", ""}}
+	want.Runtimes = map[string]Runtime{"crun": {Path: "/opt/crun", Root: "/r"}, "runsc": {Path: "/opt/runsc"}}
 	if diff := cmp.Diff(want, l.Config); diff != "" {
 		t.Error(diff)
 	}
@@ -255,13 +255,13 @@ func TestResolveRuntimes(t *testing.T) {
 		def     string
 		failure string
 	}{
-		"both found":         {Config{}, []string{"crun", "runc"}, map[string]Runtime{"crun": {"/bin/crun", "/run/crun"}, "runc": {"/bin/runc", "/run/runc"}}, "crun", ""},
-		"only runc":          {Config{}, []string{"runc"}, map[string]Runtime{"runc": {"/bin/runc", "/run/runc"}}, "runc", ""},
+		"both found":         {Config{}, []string{"crun", "runc"}, map[string]Runtime{"crun": {Path: "/bin/crun", Root: "/run/crun"}, "runc": {Path: "/bin/runc", Root: "/run/runc"}}, "crun", ""},
+		"only runc":          {Config{}, []string{"runc"}, map[string]Runtime{"runc": {Path: "/bin/runc", Root: "/run/runc"}}, "runc", ""},
 		"none":               {Config{}, nil, nil, "", "no OCI runtime"},
-		"default from PATH":  {Config{DefaultRuntime: "youki"}, []string{"crun", "youki"}, map[string]Runtime{"crun": {"/bin/crun", "/run/crun"}, "youki": {"/bin/youki", "/run/youki"}}, "youki", ""},
+		"default from PATH":  {Config{DefaultRuntime: "youki"}, []string{"crun", "youki"}, map[string]Runtime{"crun": {Path: "/bin/crun", Root: "/run/crun"}, "youki": {Path: "/bin/youki", Root: "/run/youki"}}, "youki", ""},
 		"default missing":    {Config{DefaultRuntime: "youki"}, []string{"crun"}, nil, "", `runtime "youki"`},
-		"configured":         {Config{Runtimes: map[string]Runtime{"x": {"/opt/x", "/state"}}}, []string{"crun"}, map[string]Runtime{"x": {"/opt/x", "/state"}}, "x", ""},
-		"configured, looked": {Config{Runtimes: map[string]Runtime{"runc": {}}}, []string{"runc"}, map[string]Runtime{"runc": {"/bin/runc", "/run/runc"}}, "runc", ""},
+		"configured":         {Config{Runtimes: map[string]Runtime{"x": {Path: "/opt/x", Root: "/state"}}}, []string{"crun"}, map[string]Runtime{"x": {Path: "/opt/x", Root: "/state"}}, "x", ""},
+		"configured, looked": {Config{Runtimes: map[string]Runtime{"runc": {}}}, []string{"runc"}, map[string]Runtime{"runc": {Path: "/bin/runc", Root: "/run/runc"}}, "runc", ""},
 		"configured missing": {Config{Runtimes: map[string]Runtime{"runc": {}}}, nil, nil, "", "no path in [runtimes.runc]"},
 		"no default":         {Config{Runtimes: map[string]Runtime{"a": {Path: "/a"}, "b": {Path: "/b"}}}, nil, nil, "", "default_runtime"},
 	} {

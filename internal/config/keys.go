@@ -44,6 +44,11 @@ func keys() []key[Config] {
 		{"runtime_timeout", "Bound on one call of an OCI runtime; then it is killed.",
 			duration(func(c *Config) *time.Duration { return &c.RuntimeTimeout }, 2*time.Minute, positive)},
 
+		{"cdi_spec_dirs", "Directories of CDI specifications (*.json, *.yaml), by which CDI devices are found. A device of a later directory wins over one of the same name in an earlier one; files may come and go at any time.",
+			list(func(c *Config) *[]string { return &c.CDISpecDirs }, []string{"/etc/cdi", "/var/run/cdi"}, each(absolute))},
+		{"hooks_dirs", "Directories of OCI hooks (*.json, see oci-hooks(5)), which are read for each container. A file of a later directory replaces one of the same name in an earlier one.",
+			list(func(c *Config) *[]string { return &c.HooksDirs }, []string{"/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"}, each(absolute))},
+
 		{"pause_image", "Image of the pause container. Empty means the built-in one, for which nothing is pulled.",
 			text(func(c *Config) *string { return &c.PauseImage }, "")},
 		{"pause_command", "Command of the pause image. Empty means what the image says. Only with a pause_image.",
@@ -93,6 +98,14 @@ func runtimeKeys() []key[Runtime] {
 			text(func(r *Runtime) *string { return &r.Path }, "", orEmpty(absolute))},
 		{"root", "Directory in which the runtime keeps its state. Without it, <run_root>/NAME.",
 			text(func(r *Runtime) *string { return &r.Root }, "", orEmpty(absolute))},
+		{"args", "Options of the binary, before each command and after --root: [\"--platform=systrap\"] for runsc.",
+			list(func(r *Runtime) *[]string { return &r.Args }, nil, each(globalOption))},
+		{"default_annotations", "Annotations that every OCI specification gets. Those of the request win where it may set them.",
+			table(func(r *Runtime) *map[string]string { return &r.DefaultAnnotations })},
+		{"allowed_annotations", "Prefixes of annotations by which whoever makes a pod may change how the runtime works (run.oci., dev.gvisor., io.katacontainers.). A pod's annotations of these prefixes are its containers' as well.",
+			list(func(r *Runtime) *[]string { return &r.AllowedAnnotations }, nil, each(annotationPrefix))},
+		{"privileged_without_host_devices", "Privileged containers get no device of the node but those that they ask for.",
+			boolean(func(r *Runtime) *bool { return &r.PrivilegedWithoutHostDevices }, false)},
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,6 +115,51 @@ func list[C any](at func(*C) *[]string, def []string, checks ...func([]string) e
 			return "[" + strings.Join(quoted, ", ") + "]"
 		},
 	}, checks}
+}
+
+// table is a value of strings by name; by default it has none.
+func table[C any](at func(*C) *map[string]string) value[C] {
+	const want = `a table of strings such as { "key" = "value" }`
+	return field[C, map[string]string]{at, nil, kind[map[string]string]{
+		name:     "table",
+		want:     want,
+		fromTOML: stringTable,
+		fromFlag: func([]string) (map[string]string, error) { return nil, fmt.Errorf("a file must say it: %s", want) },
+		toml: func(v map[string]string) string {
+			var pairs []string
+			for _, name := range slices.Sorted(maps.Keys(v)) {
+				pairs = append(pairs, quote(name)+" = "+quote(v[name]))
+			}
+			if len(pairs) == 0 {
+				return "{}"
+			}
+			return "{ " + strings.Join(pairs, ", ") + " }"
+		},
+	}, nil}
+}
+
+func stringTable(v any) (map[string]string, bool) {
+	items, ok := v.(map[string]any)
+	if !ok {
+		return nil, false
+	}
+	out := make(map[string]string, len(items))
+	for name, item := range items {
+		if out[name], ok = item.(string); !ok {
+			return nil, false
+		}
+	}
+	return out, true
+}
+
+func boolean[C any](at func(*C) *bool, def bool) value[C] {
+	return field[C, bool]{at, def, kind[bool]{
+		name:     "bool",
+		want:     "true or false",
+		fromTOML: func(v any) (bool, bool) { b, ok := v.(bool); return b, ok },
+		fromFlag: func(args []string) (bool, error) { return strconv.ParseBool(last(args)) },
+		toml:     strconv.FormatBool,
+	}, nil}
 }
 
 func stringList(v any) ([]string, bool) {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	rspec "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/cgroup"
@@ -117,6 +118,14 @@ type Environment struct {
 	PidsLimit int64
 	// SeccompProfile is the path of the profile used for RuntimeDefault; "" is the built-in one.
 	SeccompProfile string
+	// Devices adds the CDI devices that a request names to a specification.
+	Devices interface {
+		Inject(*rspec.Spec, *runtimeapi.ContainerConfig) error
+	}
+	// Hooks adds the node's OCI hooks to a specification.
+	Hooks interface {
+		Apply(spec *rspec.Spec, bindMounts bool)
+	}
 }
 
 // ID is the container's id.

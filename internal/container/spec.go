@@ -24,7 +24,10 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		return nil, err
 	}
 	c.Record.User = user
-	host, err := oci.Prepare(cfg, oci.PrepareOptions{SeccompProfile: c.env.SeccompProfile})
+	host, err := oci.Prepare(cfg, oci.PrepareOptions{
+		SeccompProfile:     c.env.SeccompProfile,
+		WithoutHostDevices: c.pod.Runtime.Options().PrivilegedWithoutHostDevices,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -58,10 +61,15 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		HostnameValue: c.pod.Hostname,
 		OCIVersion:    c.pod.Runtime.OCIVersion(),
 		PidsLimit:     c.env.PidsLimit,
+		Options:       c.pod.Runtime.Options(),
 	})
 	if err != nil {
 		return nil, err
 	}
+	if err := c.env.Devices.Inject(spec, cfg); err != nil {
+		return nil, err
+	}
+	c.env.Hooks.Apply(spec, len(cfg.GetMounts()) > 0)
 	return spec, c.makeDirectories(root, spec, img.Config)
 }
 

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -26,11 +27,15 @@ const (
 // create a pod may not do that, unless the configuration allows it.
 var runtimeAnnotations = []string{"run.oci.", "dev.gvisor.", "io.katacontainers.", "org.systemd.property.", "io.kubernetes.cri."}
 
-// addAnnotations adds the request's annotations, but for those that only
-// Gantry or the configuration may set.
-func addAnnotations(g *generate.Generator, annotations map[string]string, allowed []string) {
+// addAnnotations adds the handler's default annotations, and over them the
+// request's, but for those that only Gantry or the configuration may set.
+// Annotations and labels of the image have no part in this.
+func addAnnotations(g *generate.Generator, o RuntimeOptions, annotations map[string]string) {
+	for key, value := range o.DefaultAnnotations {
+		g.AddAnnotation(key, value)
+	}
 	for key, value := range annotations {
-		if !hasPrefix(key, runtimeAnnotations) || hasPrefix(key, allowed) {
+		if !hasPrefix(key, runtimeAnnotations) || hasPrefix(key, o.AllowedAnnotations) {
 			g.AddAnnotation(key, value)
 		}
 	}
@@ -51,7 +56,14 @@ func hasPrefix(key string, prefixes []string) bool {
 }
 
 func (s *containerSpec) setAnnotations() error {
-	addAnnotations(&s.Generator, s.in.Config.GetAnnotations(), s.in.AllowedAnnotations)
+	annotations := map[string]string{}
+	for key, value := range s.in.Sandbox.GetAnnotations() {
+		if hasPrefix(key, s.in.Options.AllowedAnnotations) {
+			annotations[key] = value // users can annotate pods only
+		}
+	}
+	maps.Copy(annotations, s.in.Config.GetAnnotations())
+	addAnnotations(&s.Generator, s.in.Options, annotations)
 	addSystemd(&s.Generator, s.in.Systemd)
 	sandbox := s.in.Sandbox.GetMetadata()
 	s.AddAnnotation(annotationType, "container")
@@ -67,7 +79,7 @@ func (s *containerSpec) setAnnotations() error {
 }
 
 func (s *sandboxSpec) setAnnotations() error {
-	addAnnotations(&s.Generator, s.in.Config.GetAnnotations(), s.in.AllowedAnnotations)
+	addAnnotations(&s.Generator, s.in.Options, s.in.Config.GetAnnotations())
 	addSystemd(&s.Generator, s.in.Systemd)
 	metadata := s.in.Config.GetMetadata()
 	s.AddAnnotation(annotationType, "sandbox")

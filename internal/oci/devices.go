@@ -12,6 +12,7 @@ import (
 // runtime adds.
 func (s *containerSpec) setDevices() error {
 	if s.privileged() {
+		// The list is empty where the handler keeps the node's devices out.
 		for _, d := range s.in.Host.AllDevices {
 			s.AddDevice(d)
 		}

@@ -21,6 +21,8 @@ const maxProfile = 4 << 20
 type PrepareOptions struct {
 	// SeccompProfile is the path of the profile for RuntimeDefault; "" is the built-in one.
 	SeccompProfile string
+	// WithoutHostDevices leaves the node's devices out of HostFacts.AllDevices.
+	WithoutHostDevices bool
 }
 
 // Prepare reads from the host's files what ContainerSpec needs of them. A
@@ -43,6 +45,9 @@ func Prepare(config *runtimeapi.ContainerConfig, o PrepareOptions) (HostFacts, e
 	}
 	sc := config.GetLinux().GetSecurityContext()
 	if sc.GetPrivileged() {
+		if o.WithoutHostDevices {
+			return facts, nil
+		}
 		facts.AllDevices, err = hostDevices("/dev")
 		return facts, err
 	}

@@ -64,9 +64,8 @@ type ContainerInput struct {
 	// Rlimits are set for the container's process, clamped to what the node
 	// allows. Limits not named are inherited.
 	Rlimits []rspec.POSIXRlimit
-	// AllowedAnnotations are prefixes of annotations that may reach the
-	// runtime though they change how it works (run.oci., io.katacontainers.).
-	AllowedAnnotations []string
+	// Options are those of the runtime's handler.
+	Options RuntimeOptions
 }
 
 // SandboxInput is all that the specification of a pod's pause container depends on.
@@ -95,8 +94,9 @@ type SandboxInput struct {
 	// Hostname is set in the pod's UTS namespace; "" sets none.
 	Hostname string
 	// ShmSize is the size of the pod's /dev/shm in bytes; 0 is 64 MiB.
-	ShmSize            int64
-	AllowedAnnotations []string
+	ShmSize int64
+	// Options are those of the runtime's handler.
+	Options RuntimeOptions
 }
 
 // HostFacts is what a container's specification needs to know of the host's

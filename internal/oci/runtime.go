@@ -26,6 +26,7 @@ const commandTimeout = 2 * time.Minute
 // is safe for concurrent use.
 type Runtime struct {
 	handler, path, root string
+	options             RuntimeOptions
 	env                 []string
 	marks               atomic.Uint32 // see newMark
 
@@ -34,15 +35,29 @@ type Runtime struct {
 	stat   fileIdentity // of the binary that was probed
 }
 
+// RuntimeOptions are what a handler can be configured with besides its binary
+// and root. Read only.
+type RuntimeOptions struct {
+	// Args are options of the binary, before every command.
+	Args []string `json:"args,omitempty"`
+	// DefaultAnnotations go into every specification; those of the request win.
+	DefaultAnnotations map[string]string `json:"default_annotations,omitempty"`
+	// AllowedAnnotations are prefixes of annotations that may reach the runtime
+	// though they change how it works.
+	AllowedAnnotations []string `json:"allowed_annotations,omitempty"`
+	// PrivilegedWithoutHostDevices gives privileged containers no device of the
+	// node but those that they ask for.
+	PrivilegedWithoutHostDevices bool `json:"privileged_without_host_devices,omitempty"`
+}
+
 // NewRuntime probes the binary at path, an absolute path, which runs with the
 // absolute directory root as its --root. handler is the name that the CRI
 // knows it by.
-func NewRuntime(ctx context.Context, handler, path, root string) (*Runtime, error) {
+func NewRuntime(ctx context.Context, handler, path, root string, o RuntimeOptions) (*Runtime, error) {
+	r := AbsentRuntime(handler, path, root, o)
 	if !filepath.IsAbs(path) || !filepath.IsAbs(root) {
 		return nil, errkind.Errorf(errkind.Invalid, "runtime %s: path %q and root %q must be absolute", handler, path, root)
 	}
-	r := &Runtime{handler: handler, path: path, root: root, env: runtimeEnv(os.Environ())}
-	r.marks.Store(uint32(time.Now().UnixNano()))
 	stat, err := identify(path)
 	if err != nil {
 		return nil, fmt.Errorf("runtime %s: %w", handler, err)
@@ -53,6 +68,15 @@ func NewRuntime(ctx context.Context, handler, path, root string) (*Runtime, erro
 	}
 	r.probed, r.stat = probed, stat
 	return r, nil
+}
+
+// AbsentRuntime is the runtime of a binary that can't be probed now. It is
+// probed once that has changed; until then its commands fail.
+func AbsentRuntime(handler, path, root string, o RuntimeOptions) *Runtime {
+	r := &Runtime{handler: handler, path: path, root: root, options: o, env: runtimeEnv(os.Environ())}
+	r.marks.Store(uint32(time.Now().UnixNano()))
+	r.probed.ociVersion = oldestOCIVersion
+	return r
 }
 
 // runtimeEnv is the daemon's environment without what a service manager gave
@@ -73,6 +97,9 @@ func (r *Runtime) Path() string { return r.path }
 
 // Root is the directory in which the runtime keeps its state.
 func (r *Runtime) Root() string { return r.root }
+
+// Options are what the handler was configured with.
+func (r *Runtime) Options() RuntimeOptions { return r.options }
 
 // Env is the environment that the runtime's commands are to run with.
 func (r *Runtime) Env() []string { return slices.Clone(r.env) }
@@ -124,7 +151,7 @@ func identify(path string) (fileIdentity, error) {
 
 // argv is the command line of one command of the runtime.
 func (r *Runtime) argv(args ...string) []string {
-	return append([]string{r.path, "--root", r.root}, args...)
+	return slices.Concat([]string{r.path, "--root", r.root}, r.options.Args, args)
 }
 
 // CommandError is a command of a runtime that failed by its own account.

@@ -41,7 +41,7 @@ func openRuntime(t testing.TB, name string) *Runtime {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewRuntime(t.Context(), name, path, filepath.Join(t.TempDir(), "root"))
+	r, err := NewRuntime(t.Context(), name, path, filepath.Join(t.TempDir(), "root"), RuntimeOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func script(t *testing.T, text string) string {
 
 func TestProbeAgain(t *testing.T) {
 	path := script(t, `[ "$3" = --version ] && echo "x version 1" && echo "spec: 1.1.0" && exit; exit 1`)
-	r, err := NewRuntime(t.Context(), "x", path, "/nowhere")
+	r, err := NewRuntime(t.Context(), "x", path, "/nowhere", RuntimeOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,10 +310,10 @@ func TestProbeAgain(t *testing.T) {
 	if r.OCIVersion() != "1.2.0" {
 		t.Errorf("after the binary went away: %q", r.OCIVersion())
 	}
-	if _, err := NewRuntime(t.Context(), "x", path, "/nowhere"); err == nil {
+	if _, err := NewRuntime(t.Context(), "x", path, "/nowhere", RuntimeOptions{}); err == nil {
 		t.Error("a binary that does not exist is accepted")
 	}
-	if _, err := NewRuntime(t.Context(), "x", script(t, "echo broken >&2; exit 3"), "/nowhere"); err == nil || !strings.Contains(err.Error(), "broken") {
+	if _, err := NewRuntime(t.Context(), "x", script(t, "echo broken >&2; exit 3"), "/nowhere", RuntimeOptions{}); err == nil || !strings.Contains(err.Error(), "broken") {
 		t.Errorf("a binary that fails: %v", err)
 	}
 }
@@ -323,7 +323,7 @@ func TestHungRuntime(t *testing.T) {
 	path := script(t, `[ "$3" = --version ] && echo "x version 1" && exit; [ "$3" = features ] && exit 1
 		sleep 1000 & echo $! > "$2"; wait; sleep 1000`)
 	child := filepath.Join(t.TempDir(), "child")
-	r, err := NewRuntime(t.Context(), "x", path, child)
+	r, err := NewRuntime(t.Context(), "x", path, child, RuntimeOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

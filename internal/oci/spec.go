@@ -75,9 +75,6 @@ func (s *containerSpec) checkSupported() (err error) {
 	if s.privileged() && !sandbox.GetPrivileged() {
 		return errkind.Errorf(errkind.Invalid, "a privileged container is not allowed in a pod sandbox that is not privileged")
 	}
-	if devices := s.in.Config.GetCDIDevices(); len(devices) > 0 {
-		return errkind.Errorf(errkind.Unsupported, "CDI device %q: CDI devices are not supported yet", devices[0].GetName())
-	}
 	return nil
 }
 

@@ -129,9 +129,6 @@ func TestContainerSpecRefuses(t *testing.T) {
 		{"userns_options", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 			in.Sandbox.Linux.SecurityContext.NamespaceOptions = userns(runtimeapi.NamespaceMode_TARGET)
 		}},
-		{"CDI", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
-			c.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor.com/gpu=0"}}
-		}},
 		{"CAP_NONSENSE", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 			sc.Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"CAP_NONSENSE"}}
 		}},

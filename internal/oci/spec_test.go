@@ -166,7 +166,7 @@ var goldenContainers = map[string]ContainerInput{
 			"example.com/a": "b", "run.oci.hooks.stdout": "/etc/passwd", "io.kubernetes.cri.container-type": "sandbox",
 			"dev.gvisor.spec.x": "kept",
 		}
-		in.AllowedAnnotations = []string{"dev.gvisor.spec."}
+		in.Options.AllowedAnnotations = []string{"dev.gvisor.spec."}
 	}),
 	"mounts": change(func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 		c.Mounts = []*runtimeapi.Mount{

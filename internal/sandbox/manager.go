@@ -91,7 +91,7 @@ func New(o Options) *Manager {
 		identities:  make(map[Identity]*Pod),
 		monitorNode: monitorHierarchies(o.Node),
 		events:      events.NewHub[Event](o.EventQueue),
-		pins:        pins{known: make(map[RuntimePin]*oci.Runtime)},
+		pins:        pins{known: make(map[string]*oci.Runtime)},
 	}
 }
 

@@ -113,6 +113,7 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 		Systemd:     p.Record.Cgroups == cgroup.Systemd,
 		OCIVersion:  p.runtime.OCIVersion(),
 		Hostname:    p.Record.Hostname,
+		Options:     p.runtime.Options(),
 	}
 	if !p.HostNetwork() {
 		in.NetNS, in.NewNetNS = p.netns(), p.host.UserNS != nil

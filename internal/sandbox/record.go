@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/oci"
 	"github.com/gantry-cri/gantry/internal/statefile"
 )
 
@@ -66,6 +68,20 @@ type RuntimePin struct {
 	Name string `json:"name"`
 	Path string `json:"path"`
 	Root string `json:"root"`
+	oci.RuntimeOptions
+}
+
+func pinOf(rt *oci.Runtime) RuntimePin {
+	return RuntimePin{Name: rt.Handler(), Path: rt.Path(), Root: rt.Root(), RuntimeOptions: rt.Options()}
+}
+
+// key tells pins apart.
+func (p RuntimePin) key() string {
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and lists of them: it can't fail
+	}
+	return string(text)
 }
 
 // phase is what state.json holds.

@@ -121,11 +121,7 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 	if string(rec.ID) != name {
 		return fmt.Errorf("%w: it is the record of pod %s", statefile.ErrDamaged, rec.ID)
 	}
-	rt, err := m.pinned(ctx, rec.Runtime)
-	if err != nil {
-		return err
-	}
-	p := m.newPod(rec, rt)
+	p := m.newPod(rec, m.pinned(ctx, rec.Runtime))
 	var ph phase
 	err = statefile.Read(filepath.Join(dir, stateFile), stateVer, &ph)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -142,28 +138,33 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 }
 
 // pinned returns the runtime that a pod was made with, whatever the
-// configuration says now.
-func (m *Manager) pinned(ctx context.Context, pin RuntimePin) (*oci.Runtime, error) {
-	if rt, ok := m.opts.Runtimes[pin.Name]; ok && rt.Path() == pin.Path && rt.Root() == pin.Root {
-		return rt, nil
+// configuration says now. One whose binary is gone or broken keeps no pod from
+// being listed.
+func (m *Manager) pinned(ctx context.Context, pin RuntimePin) *oci.Runtime {
+	key := pin.key()
+	if rt, ok := m.opts.Runtimes[pin.Name]; ok && pinOf(rt).key() == key {
+		return rt
 	}
 	m.pins.Lock()
 	defer m.pins.Unlock()
-	if rt, ok := m.pins.known[pin]; ok {
-		return rt, nil
+	if rt, ok := m.pins.known[key]; ok {
+		return rt
 	}
-	rt, err := oci.NewRuntime(ctx, pin.Name, pin.Path, pin.Root)
+	rt, err := oci.NewRuntime(ctx, pin.Name, pin.Path, pin.Root, pin.RuntimeOptions)
 	if err != nil {
-		return nil, fmt.Errorf("the runtime that the pod was made with: %w", err)
+		m.damaged.add(fmt.Sprintf("a runtime that pods were made with can't be used: %v", err))
+		m.log.Error("a runtime that pods were made with can't be used", "runtime", pin.Name, "err", err)
+		rt = oci.AbsentRuntime(pin.Name, pin.Path, pin.Root, pin.RuntimeOptions)
 	}
-	m.pins.known[pin] = rt
-	return rt, nil
+	m.pins.known[key] = rt
+	return rt
 }
 
-// pins are the runtimes of recovered pods that the configuration has no more.
+// pins are the runtimes of recovered pods that the configuration has no more,
+// by their pin's key.
 type pins struct {
 	sync.Mutex
-	known map[RuntimePin]*oci.Runtime // guarded by the mutex
+	known map[string]*oci.Runtime // guarded by the mutex
 }
 
 // resume puts a recovered pod into the lists and connects its monitor.

@@ -58,7 +58,7 @@ func (m *Manager) describe(ctx context.Context, cfg *runtimeapi.PodSandboxConfig
 		CreatedAt: time.Now(),
 		Config:    statefile.Of(cfg),
 		Handler:   handler,
-		Runtime:   RuntimePin{Name: rt.Handler(), Path: rt.Path(), Root: rt.Root()},
+		Runtime:   pinOf(rt),
 		Hostname:  cfg.GetHostname(),
 	}
 	if err := m.chooseCgroup(&rec, cfg.GetLinux().GetCgroupParent()); err != nil {
