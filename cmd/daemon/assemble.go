@@ -90,6 +90,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		ExecWait:       progs.ExecWait,
 		ExecOutputMax:  int(cfg.ExecOutputMax),
 		LogSizeMax:     cfg.LogSizeMax,
+		Journal:        cfg.JournalSocket,
 		PidsLimit:      cfg.PidsLimit,
 		SeccompProfile: cfg.SeccompProfile,
 	})
@@ -265,6 +266,7 @@ func (d *daemon) problems() []string {
 	for _, err := range d.storage.Problems() {
 		out = append(out, err.Error())
 	}
+	out = append(out, d.containers.LogProblems()...)
 	st := d.network.Status()
 	out = append(out, st.Problems...)
 	return append(out, st.Damaged...)
