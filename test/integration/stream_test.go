@@ -300,7 +300,7 @@ func TestRestartWhileAttached(t *testing.T) {
 			c := attach(t, env, id, streams{stdin: true, stdout: true, stderr: true})
 			c.expect("\n")
 			env.Kill9()
-			if _, _, err := drain(c); err == nil {
+			if _, _, err := untilBroken(c); err == nil {
 				t.Error("the session outlives the daemon")
 			}
 			env.StartDaemon()
@@ -320,8 +320,8 @@ func TestRestartWhileAttached(t *testing.T) {
 	})
 }
 
-// drain reads until the connection breaks.
-func drain(c *client) (channel byte, data []byte, err error) {
+// untilBroken reads until the connection breaks.
+func untilBroken(c *client) (channel byte, data []byte, err error) {
 	for err == nil {
 		channel, data, err = c.next()
 	}
