@@ -96,7 +96,7 @@ c-test:
 unit: programs
 	$(GO_TEST) -timeout 10m $$(go list -tags "$(TAGS)" ./... | grep -v -e /test/integration -e /test/critest -e /test/bench)
 
-integration: build
+integration: build bin/crictl
 	$(GO_TEST) -count=1 -timeout 15m ./test/integration
 
 critest: build tools

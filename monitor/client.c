@@ -120,22 +120,41 @@ void client_fail(struct monitor *m, const struct call *call, int error, const ch
 	client_send(m, call->client, &w);
 }
 
-void clients_tell_exit(struct monitor *m, struct client *only, const struct container *c)
+/* Sends an event to all subscribers, or only to one if it is given. */
+static void tell(struct monitor *m, struct client *only, const struct wire_writer *w)
 {
-	struct wire_writer w = client_reply(m, 0);
 	struct client *next;
 
-	wire_begin(&w, GM_EXIT, 0);
-	container_describe(&w, c);
 	if (only) {
-		client_send(m, only, &w);
+		client_send(m, only, w);
 		return;
 	}
 	for (struct client *each = m->clients; each; each = next) {
 		next = each->next;
 		if (each->subscribed)
-			client_send(m, each, &w);
+			client_send(m, each, w);
 	}
+}
+
+void clients_tell_exit(struct monitor *m, struct client *only, const struct container *c)
+{
+	struct wire_writer w = client_reply(m, 0);
+
+	wire_begin(&w, GM_EXIT, 0);
+	container_describe(&w, c);
+	tell(m, only, &w);
+}
+
+void clients_tell_log(struct monitor *m, struct client *only, const struct container *c)
+{
+	struct wire_writer w = client_reply(m, 0);
+
+	wire_begin(&w, GM_LOG, 0);
+	wire_put_string(&w, GM_TAG_CONTAINER, c->id);
+	wire_put_u64(&w, GM_TAG_LOG_LOST, c->log.lost);
+	if (c->log_failing)
+		wire_put_u32(&w, GM_TAG_ERRNO, (uint32_t)c->log.error);
+	tell(m, only, &w);
 }
 
 static void receive(struct monitor *m, struct client *c)

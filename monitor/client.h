@@ -49,6 +49,9 @@ void client_fail(struct monitor *m, const struct call *call, int error, const ch
 /* Tells all subscribers, or only one if it is given, that a container has exited. */
 void clients_tell_exit(struct monitor *m, struct client *only, const struct container *c);
 
+/* The same of the state of its log. */
+void clients_tell_log(struct monitor *m, struct client *only, const struct container *c);
+
 /* Handles one message of a client (requests.c). */
 void request_handle(struct monitor *m, struct client *c, const void *message, size_t len);
 

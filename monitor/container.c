@@ -11,6 +11,8 @@
 
 /* An exit record that could not be written is tried again after so long. */
 #define RECORD_RETRY_MS 1000
+/* A log counts as working again when no write has failed for so long. */
+#define LOG_SANE_MS 1000
 
 struct container *container_find(const struct monitor *m, const char *id)
 {
@@ -66,6 +68,7 @@ void container_remove(struct monitor *m, struct container *c)
 	if (c->creation)
 		creation_free(m, c);
 	free(c->oom_file);
+	free(c->journal_fields);
 	loop_bury(m, &c->grave);
 }
 
@@ -108,6 +111,33 @@ static void container_exited(struct monitor *m, struct container *c, int status)
 	clients_tell_exit(m, NULL, c);
 	attach_exited(m, c);
 	stdin_close(m, c);
+}
+
+void container_judge_log(struct monitor *m, struct container *c)
+{
+	if (c->log.retry_at != 0) {
+		c->log_sane_at = 0;
+		if (!c->log_failing) {
+			c->log_failing = true;
+			clients_tell_log(m, NULL, c);
+		}
+	} else if (c->log_failing && c->log_sane_at == 0) {
+		c->log_sane_at = m->now + LOG_SANE_MS;
+		loop_at(m, c->log_sane_at);
+	}
+}
+
+static void log_timers(struct monitor *m, struct container *c)
+{
+	if (c->log_sane_at == 0)
+		return;
+	if (m->now < c->log_sane_at) {
+		loop_at(m, c->log_sane_at);
+		return;
+	}
+	c->log_sane_at = 0;
+	c->log_failing = false;
+	clients_tell_log(m, NULL, c);
 }
 
 void container_describe(struct wire_writer *w, const struct container *c)
@@ -192,6 +222,7 @@ void containers_timers(struct monitor *m)
 		next = c->next;
 		if (c->state == GM_STATE_EXITED && c->exit_fd >= 0)
 			write_record(m, c);
+		log_timers(m, c);
 		stream_timers(m, &c->out);
 		stream_timers(m, &c->err);
 		if (c->creation)

@@ -30,6 +30,10 @@ struct container {
 	int exit_fd; /* the exit record, until it is written */
 	char *oom_file;
 	struct log_sink log;
+	bool log_failing;     /* it is known to daemons that the log can't be written */
+	uint64_t log_sane_at; /* when it counts as working again; 0: it does, or fails */
+	uint8_t *journal_fields; /* NULL: its output does not go to the journal */
+	size_t journal_fields_len;
 	struct stream out, err; /* with a terminal, out is its master and err is unused */
 	struct source in;	/* the writing end of standard input; watched while it is full */
 	bool in_watched;
@@ -47,6 +51,10 @@ void container_remove(struct monitor *m, struct container *c);
 
 /* The runtime has created it: pid is its process. */
 void container_created(struct monitor *m, struct container *c, pid_t pid);
+
+/* Looks at the log after a write: tells daemons when it begins to fail, and when
+ * it has worked again for a while. */
+void container_judge_log(struct monitor *m, struct container *c);
 
 /* Adds the fields that describe a container to a message. */
 void container_describe(struct wire_writer *w, const struct container *c);

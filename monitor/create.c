@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/wait.h>
 
+#include "journal.h"
 #include "sys.h"
 
 /* A killed runtime that is still there after so long is given up. */
@@ -43,7 +44,7 @@ static void words_ready(struct monitor *m, struct source *s, uint32_t events)
 }
 
 /* Opens what must exist before the runtime starts. Errors say what failed. */
-static int open_files(struct container *c, const struct create_request *r, struct text *error)
+static int open_files(struct monitor *m, struct container *c, const struct create_request *r, struct text *error)
 {
 	int rc;
 
@@ -52,6 +53,14 @@ static int open_files(struct container *c, const struct create_request *r, struc
 	c->exit_fd = rc = record_create(r->exit_file);
 	if (rc < 0)
 		return rc;
+	if (r->journal) {
+		error->len = 0;
+		text_add(error, "journal ");
+		text_add(error, r->journal);
+		rc = journal_use(m, c, r->journal, r->journal_fields, r->journal_fields_len);
+		if (rc < 0)
+			return rc;
+	}
 	c->log.limit = r->log_limit;
 	if (r->log_path) {
 		error->len = 0;
@@ -197,7 +206,7 @@ static int begin(struct monitor *m, struct container *c, const struct create_req
 	int rc;
 
 	unlink(r->pid_file); /* an old one would name a process that is not this container's */
-	rc = open_files(c, r, error);
+	rc = open_files(m, c, r, error);
 	if (rc < 0)
 		return rc;
 	error->len = 0;

@@ -58,6 +58,7 @@ void log_begin(struct log_batch *b, struct log_time *clock, const struct timespe
 	b->closers = 0;
 	b->ending = false;
 	b->force = false;
+	b->tap = NULL;
 }
 
 /* The bytes of output in whole records; an F record stands for its newline too. */
@@ -92,11 +93,15 @@ static void drop(struct log_batch *b, size_t kept)
 
 void log_flush(struct log_batch *b)
 {
-	size_t kept = 0;
+	size_t kept = 0, closers = b->closers * (LOG_PREFIX + 1u);
 
 	if (b->len == 0)
 		return;
-	if (b->now_ms >= b->sink->retry_at || b->force)
+	if (b->tap && b->len > closers)
+		b->tap(b, b->buf + closers, b->len - closers);
+	if (b->sink->fd < 0)
+		kept = b->len;
+	else if (b->now_ms >= b->sink->retry_at || b->force)
 		kept = logfile_write(b->sink, b->buf, b->len);
 	if (kept < b->len) {
 		drop(b, kept);

@@ -30,12 +30,13 @@
 
 /* One log file. */
 struct log_sink {
-	int fd;		   /* -1: no log is wanted */
+	int fd;		   /* -1: no log is wanted, records only go to the tap */
 	char *path;	   /* owned; with room for a suffix */
 	uint64_t size;	   /* bytes in the file */
 	uint64_t limit;	   /* most bytes in the file, 0: any number */
 	uint64_t lost;	   /* bytes of output that were dropped */
 	uint64_t retry_at; /* milliseconds: output is dropped until then; 0: the last write worked */
+	int error;	   /* why the last write failed: a positive errno */
 	bool ragged;	   /* a part of a record could not be taken back */
 };
 
@@ -64,6 +65,9 @@ struct log_batch {
 	unsigned closers; /* records at the front that the container did not write */
 	bool ending;	  /* the last newline in buf is not the container's */
 	bool force;	  /* write even while a failing disk is left alone */
+	/* Sees the records before they are written, but for those that the
+	 * container did not write. NULL: nobody. Set it after log_begin. */
+	void (*tap)(const struct log_batch *b, const char *records, size_t len);
 	char prefix[LOG_PREFIX];
 };
 

@@ -85,20 +85,21 @@ static int start_again(struct log_sink *sink)
 	size_t len = strlen(sink->path);
 	AUTO_FREE char *log = strdup(sink->path);
 	uint64_t size;
-	int fd;
+	int fd, rc;
 
 	if (!log)
 		return -ENOMEM;
 	strcpy(sink->path + len, SUFFIX);
 	unlink(sink->path);
-	fd = open_file(sink->path, O_EXCL, &size);
+	fd = rc = open_file(sink->path, O_EXCL, &size);
 	if (fd >= 0 && rename(sink->path, log) < 0) {
+		rc = -errno;
 		close_fd(&fd);
 		unlink(sink->path);
 	}
 	sink->path[len] = '\0';
 	if (fd < 0)
-		return -EIO;
+		return rc;
 	use_file(sink, fd, 0);
 	return 0;
 }
@@ -116,15 +117,17 @@ static int make_room(struct log_sink *sink, const char *records, size_t len, siz
 	return sink->size > 0 ? start_again(sink) : 0;
 }
 
-static size_t write_all(int fd, const char *data, size_t len)
+static size_t write_all(struct log_sink *sink, const char *data, size_t len)
 {
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t n = write(fd, data + done, len - done);
+		ssize_t n = write(sink->fd, data + done, len - done);
 
-		if (n <= 0)
+		if (n <= 0) {
+			sink->error = n < 0 ? errno : ENOSPC;
 			break;
+		}
 		done += (size_t)n;
 	}
 	return done;
@@ -147,15 +150,18 @@ size_t logfile_write(struct log_sink *sink, const char *records, size_t len)
 {
 	const char *newline;
 	size_t skip, done, whole;
+	int rc = make_room(sink, records, len, &skip);
 
-	if (make_room(sink, records, len, &skip) < 0)
+	if (rc < 0) {
+		sink->error = -rc;
 		return 0;
-	if (sink->ragged && write_all(sink->fd, "\n", 1) == 0)
+	}
+	if (sink->ragged && write_all(sink, "\n", 1) == 0)
 		return 0;
 	sink->ragged = false;
 	records += skip;
 	len -= skip;
-	done = write_all(sink->fd, records, len);
+	done = write_all(sink, records, len);
 	whole = done;
 	if (done < len) {
 		newline = memrchr(records, '\n', done);

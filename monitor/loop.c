@@ -7,6 +7,7 @@
 
 #include "client.h"
 #include "container.h"
+#include "journal.h"
 #include "monitor.h"
 #include "sys.h"
 
@@ -114,6 +115,7 @@ static void run_timers(struct monitor *m)
 	m->deadline = 0;
 	containers_timers(m);
 	clients_timers(m);
+	journal_timers(m);
 	if (m->scratch_due == 0)
 		return;
 	if (m->now >= m->scratch_due) {

@@ -24,6 +24,7 @@
 
 #include "client.h"
 #include "container.h"
+#include "journal.h"
 #include "sys.h"
 
 #ifndef SYS_close_range
@@ -166,6 +167,7 @@ static void run(struct monitor *m, int ready, char *const *cgroups)
 	while (m->containers)
 		container_remove(m, m->containers);
 	clients_close(m);
+	journal_close(m);
 	loop_end(m);
 }
 

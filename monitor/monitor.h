@@ -20,6 +20,7 @@
 struct monitor;
 struct client;
 struct container;
+struct journal;
 
 /* Something that epoll watches; a member of what it belongs to. fd is -1 while there is nothing to watch. */
 struct source {
@@ -57,6 +58,7 @@ struct monitor {
 	unsigned client_count;
 	struct container *containers;
 	unsigned container_count;
+	struct journal *journal; /* NULL until a container uses it */
 	struct grave *graves;
 	uint64_t now;	   /* monotonic milliseconds, as of the events at hand */
 	uint64_t deadline; /* when timers must run; 0: never */

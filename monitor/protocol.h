@@ -39,7 +39,8 @@
 /* Starts a session. -> VERSION, PID */
 #define GM_HELLO 1
 /* CONTAINER, ARG..., PID_FILE, EXIT_FILE, TIMEOUT_MS [LOG_PATH LOG_LIMIT OOM_FILE FLAGS CONSOLE
- * OWNER_UID OWNER_GID MOUNT...] -> PID; or ERRNO, ERROR and, if the runtime ran, EXIT_STATUS or SIGNAL, OUTPUT */
+ * OWNER_UID OWNER_GID JOURNAL JOURNAL_FIELDS MOUNT...] -> PID; or ERRNO, ERROR and, if the
+ * runtime ran, EXIT_STATUS or SIGNAL, OUTPUT */
 #define GM_CREATE 2
 /* CONTAINER, SIGNAL -> ; ESRCH once it has exited */
 #define GM_KILL 3
@@ -52,7 +53,8 @@
 /* EBUSY while a container runs */
 #define GM_SHUTDOWN 7
 /* One GM_EXIT event for each container that has exited and is not forgotten,
- * at once or when it does; the reply comes before the first of them. */
+ * at once or when it does; a GM_LOG event for each whose log can't be written,
+ * and for each change of that. The reply comes before the first of them. */
 #define GM_SUBSCRIBE 8
 /* CONTAINER, COLUMNS, ROWS; ENOTTY without a terminal */
 #define GM_RESIZE 9
@@ -66,6 +68,9 @@
 #define GM_REPLY 128
 /* CONTAINER, PID, EXIT_CODE, SIGNAL, OOM_KILLED, FINISHED, LOG_LOST */
 #define GM_EXIT 129
+/* CONTAINER, LOG_LOST [ERRNO]: the log can't be written, why, and how many bytes
+ * of output are lost; without ERRNO it can be written again */
+#define GM_LOG 130
 
 /* Tags. */
 
@@ -97,6 +102,10 @@
 #define GM_TAG_LOG_LOST 24
 #define GM_TAG_COLUMNS 25
 #define GM_TAG_ROWS 26
+/* The socket of journald, and the fields that go with each of its messages, in
+ * the form of its protocol. */
+#define GM_TAG_JOURNAL 27
+#define GM_TAG_JOURNAL_FIELDS 28
 
 /* Whom the pipes of the container's output and input belong to, on the node. */
 #define GM_TAG_OWNER_UID 60

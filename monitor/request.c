@@ -142,6 +142,12 @@ static int create_field(struct create_request *out, const struct wire_field *f)
 		return wire_u32(f, &out->flags);
 	case GM_TAG_CONSOLE:
 		return wire_string(f, &out->console);
+	case GM_TAG_JOURNAL:
+		return wire_string(f, &out->journal);
+	case GM_TAG_JOURNAL_FIELDS:
+		out->journal_fields = f->data;
+		out->journal_fields_len = f->len;
+		return 0;
 	case GM_TAG_TIMEOUT_MS:
 		return wire_u32(f, &out->timeout_ms);
 	case GM_TAG_OWNER_UID:
@@ -163,7 +169,9 @@ static int create_check(const struct create_request *r)
 		return -EINVAL;
 	if (!r->pid_file || !r->exit_file || !path_ok(r->pid_file) || !path_ok(r->exit_file))
 		return -EINVAL;
-	if (!path_ok(r->log_path) || !path_ok(r->oom_file) || !path_ok(r->console))
+	if (!path_ok(r->log_path) || !path_ok(r->oom_file) || !path_ok(r->console) || !path_ok(r->journal))
+		return -EINVAL;
+	if (r->journal_fields_len > MAX_JOURNAL_FIELDS || (r->journal_fields && !r->journal))
 		return -EINVAL;
 	return tty == (r->console != NULL) && r->timeout_ms > 0 ? 0 : -EINVAL;
 }

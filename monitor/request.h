@@ -14,6 +14,7 @@
 #define MAX_MOUNTS 64
 #define MAX_LOWER 1024
 #define MAX_OPTIONS 256
+#define MAX_JOURNAL_FIELDS 8192
 
 struct mount_request {
 	const char *target;
@@ -48,6 +49,9 @@ struct create_request {
 	const char *log_path; /* NULL: output is dropped */
 	const char *oom_file; /* NULL: none */
 	const char *console;  /* set with GM_TTY only */
+	const char *journal;  /* NULL: output does not go to a journal */
+	const uint8_t *journal_fields;
+	size_t journal_fields_len;
 	uint64_t log_limit;   /* 0: none */
 	uint32_t flags;
 	uint32_t timeout_ms;

@@ -29,9 +29,12 @@ static void subscribe(struct monitor *m, const struct call *call, const struct r
 	(void)r;
 	client_succeed(m, call);
 	call->client->subscribed = true;
-	for (c = m->containers; c; c = c->next)
+	for (c = m->containers; c; c = c->next) {
+		if (c->log_failing)
+			clients_tell_log(m, call->client, c);
 		if (c->state == GM_STATE_EXITED)
 			clients_tell_exit(m, call->client, c);
+	}
 }
 
 static void kill_container(struct monitor *m, const struct call *call, const struct request *r, struct container *c)

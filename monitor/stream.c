@@ -5,6 +5,7 @@
 
 #include "attach.h"
 #include "container.h"
+#include "journal.h"
 #include "sys.h"
 
 /* Full reads in a row before other sources get their turn. */
@@ -16,17 +17,47 @@
 /* The most that a pipe or terminal can hold, with some to spare. */
 #define DRAIN_MAX (2 * PIPE_SIZE)
 
-static void begin(struct monitor *m, struct stream *s, struct log_batch *b)
+/* A batch of records, and what its tap needs to know. */
+struct output {
+	struct log_batch batch;
+	struct monitor *monitor;
+	struct container *container;
+};
+
+static void send_to_journal(const struct log_batch *b, const char *records, size_t len)
 {
+	const struct output *o = owner_of(b, struct output, batch);
+
+	journal_send(o->monitor, o->container, records, len);
+}
+
+static void begin(struct monitor *m, struct stream *s, struct output *o)
+{
+	struct log_batch *b = &o->batch;
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
+	o->monitor = m;
+	o->container = s->container;
 	b->sink = &s->container->log;
 	b->stream = &s->log;
 	b->buf = loop_scratch(m)->records;
 	b->now_ms = m->now;
 	log_begin(b, &m->log_time, &now);
 	b->force = s->container->state == GM_STATE_EXITED; /* it may be the last chance */
+	if (s->container->journal_fields)
+		b->tap = send_to_journal;
+}
+
+static bool wanted(const struct container *c)
+{
+	return c->log.fd >= 0 || c->journal_fields;
+}
+
+static void finish(struct output *o)
+{
+	log_flush(&o->batch);
+	container_judge_log(o->monitor, o->container);
 }
 
 /* Keeps the unfinished line until its rest comes. */
@@ -55,18 +86,18 @@ static bool keep(struct monitor *m, struct stream *s, const char *data, size_t l
 /* Logs new output, which stands in the input buffer behind the carried part. */
 static void write_log(struct monitor *m, struct stream *s, const char *input, size_t len)
 {
-	struct log_batch b;
+	struct output o;
 	size_t taken;
 
-	if (s->container->log.fd < 0)
+	if (!wanted(s->container))
 		return;
-	begin(m, s, &b);
-	taken = log_lines(&b, input, len);
+	begin(m, s, &o);
+	taken = log_lines(&o.batch, input, len);
 	if (taken > 0)
 		s->carry_len = 0; /* what is left is of another line */
 	if (!keep(m, s, input + taken, len - taken))
-		log_partial(&b, input + taken, len - taken);
-	log_flush(&b);
+		log_partial(&o.batch, input + taken, len - taken);
+	finish(&o);
 }
 
 static void grow(struct stream *s)
@@ -126,9 +157,23 @@ static void stream_ready(struct monitor *m, struct source *source, uint32_t even
 	struct stream *s = owner_of(source, struct stream, source);
 
 	(void)events;
-	for (int i = 0; i < BURST && s->source.fd >= 0; i++)
+	for (int i = 0; i < BURST && s->source.fd >= 0; i++) {
+		if (s->container->journal_fields && journal_full(m)) {
+			loop_unwatch(m, &s->source);
+			s->paused = true;
+			return;
+		}
 		if (read_once(m, s) < STREAM_READ)
 			return;
+	}
+}
+
+void stream_resume(struct monitor *m, struct stream *s)
+{
+	if (!s->paused || s->source.fd < 0)
+		return;
+	s->paused = false;
+	loop_watch(m, &s->source, s->hung_up ? EPOLLIN | EPOLLET : EPOLLIN);
 }
 
 int stream_start(struct monitor *m, struct stream *s)
@@ -150,15 +195,15 @@ void stream_drain(struct monitor *m, struct stream *s)
 void stream_end(struct monitor *m, struct stream *s)
 {
 	struct container *c = s->container;
-	struct log_batch b;
+	struct output o;
 
 	if (s->source.fd < 0)
 		return;
 	loop_close(m, &s->source);
-	if (c->log.fd >= 0) {
-		begin(m, s, &b);
-		log_end(&b, s->carry ? s->carry : "", s->carry_len);
-		log_flush(&b);
+	if (wanted(c)) {
+		begin(m, s, &o);
+		log_end(&o.batch, s->carry ? s->carry : "", s->carry_len);
+		finish(&o);
 	}
 	keep(m, s, NULL, 0);
 	if (c->out.source.fd < 0 && c->err.source.fd < 0)
@@ -168,16 +213,18 @@ void stream_end(struct monitor *m, struct stream *s)
 
 void stream_timers(struct monitor *m, struct stream *s)
 {
-	struct log_batch b;
+	struct output o;
 
 	if (s->carry_len == 0)
 		return;
+	if (s->paused) /* its rest may be there already */
+		s->carry_due = m->now + PARTIAL_MS;
 	if (m->now < s->carry_due) {
 		loop_at(m, s->carry_due);
 		return;
 	}
-	begin(m, s, &b);
-	log_partial(&b, s->carry, s->carry_len);
-	log_flush(&b);
+	begin(m, s, &o);
+	log_partial(&o.batch, s->carry, s->carry_len);
+	finish(&o);
 	keep(m, s, NULL, 0);
 }

@@ -10,6 +10,7 @@ struct stream {
 	struct log_stream log;
 	uint8_t kind;	    /* GM_STREAM_STDOUT or GM_STREAM_STDERR */
 	bool grown;	    /* its pipe has been made larger */
+	bool paused;	    /* not watched until the journal has room */
 	bool hung_up;	    /* a terminal that nobody holds open at the moment */
 	char *carry;	    /* the unfinished line; NULL if empty */
 	size_t carry_len;
@@ -18,6 +19,9 @@ struct stream {
 
 /* Starts reading from s->source.fd, which is set. 0 or a negative errno. */
 int stream_start(struct monitor *m, struct stream *s);
+
+/* Goes on where it was paused, if it was. */
+void stream_resume(struct monitor *m, struct stream *s);
 
 /* Reads what the stream holds now, but not what is added for ever. */
 void stream_drain(struct monitor *m, struct stream *s);

@@ -95,6 +95,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		ExecWait:       progs.ExecWait,
 		ExecOutputMax:  int(cfg.ExecOutputMax),
 		LogSizeMax:     cfg.LogSizeMax,
+		Journal:        cfg.JournalSocket,
 		PidsLimit:      cfg.PidsLimit,
 		SeccompProfile: cfg.SeccompProfile,
 		Devices:        d.devices,
@@ -277,7 +278,7 @@ func (d *daemon) problems() []string {
 	for _, err := range d.storage.Problems() {
 		out = append(out, err.Error())
 	}
-	out = slices.Concat(out, d.devices.Problems(), d.hooks.Problems())
+	out = slices.Concat(out, d.devices.Problems(), d.hooks.Problems(), d.containers.LogProblems())
 	st := d.network.Status()
 	out = append(out, st.Problems...)
 	return append(out, st.Damaged...)

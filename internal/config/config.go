@@ -44,6 +44,7 @@ type Config struct {
 	SeccompProfile string // "" means the built-in profile
 	PidsLimit      int64  // 0 means none
 	LogSizeMax     int64  // bytes; -1 means unlimited
+	JournalSocket  string // "" means none
 	ExecOutputMax  int64  // bytes
 
 	StreamAddress     string // a host name or an address

@@ -61,9 +61,11 @@ func keys() []key[Config] {
 			text(func(c *Config) *string { return &c.SeccompProfile }, "", orEmpty(absolute))},
 		{"pids_limit", "Most processes in one container. 0 means no limit.",
 			number(func(c *Config) *int64 { return &c.PidsLimit }, 0, between(0, 1<<22))},
-		{"log_size_max", "Most bytes in one container's log file; more output is dropped. -1 means no limit.",
+		{"log_size_max", "Most bytes in one container's log file; one that would grow beyond is replaced by an empty one, so that the newest output is kept. -1 means no limit.",
 			number(func(c *Config) *int64 { return &c.LogSizeMax }, -1, unlimitedOr(8192))},
-		{"exec_output_max", "Most bytes that ExecSync returns of each of stdout and stderr; more is dropped.",
+		{"journal_socket", "Socket of a journald, /run/systemd/journal/socket as a rule, that gets the containers' output besides their log files. Empty means none.",
+			text(func(c *Config) *string { return &c.JournalSocket }, "", orEmpty(socket))},
+		{"exec_output_max", "Most bytes that ExecSync returns of each of stdout and stderr; more is dropped, and the output ends in a line that says so.",
 			number(func(c *Config) *int64 { return &c.ExecOutputMax }, 16<<20, between(1, 1<<30))},
 
 		{"stream_address", "Address on which exec, attach and port-forward are served to the kubelet. Whoever reaches it and has seen a URL can use it, so keep it on loopback or set stream_tls_cert.",

@@ -97,6 +97,8 @@ type Container struct {
 
 	stopSent atomic.Bool            // the stop signal was sent
 	waiting  atomic.Pointer[string] // what the init executed before Start: the runtime; nil if an earlier daemon started it
+
+	logTrouble atomic.Pointer[monitor.LogState] // nil while the log can be written
 }
 
 // Environment is what all containers of a daemon share.
@@ -114,6 +116,8 @@ type Environment struct {
 	ExecOutputMax int
 	// LogSizeMax bounds a container's log, in bytes; not positive: unbounded.
 	LogSizeMax int64
+	// Journal is the socket of a journald that gets all output too; "" is none.
+	Journal string
 	// PidsLimit bounds the processes of a container; not positive: unbounded.
 	PidsLimit int64
 	// SeccompProfile is the path of the profile used for RuntimeDefault; "" is the built-in one.

@@ -208,6 +208,8 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 		ExitFile:      filepath.Join(c.Dir(), exitFile),
 		LogPath:       c.Record.LogPath,
 		LogSizeMax:    c.env.LogSizeMax,
+		Journal:       c.env.Journal,
+		JournalFields: c.journalFields(),
 		OOMFile:       cgroup.MemoryEventsFile(c.env.Node, c.Record.Cgroup),
 		Stdin:         cfg.GetStdin(),
 		StdinOnce:     cfg.GetStdinOnce(),

@@ -61,15 +61,3 @@ func (c *Container) oomScore() *int {
 	score := c.env.Node.ClampOOMScoreAdj(c.Resources().GetOomScoreAdj())
 	return &score
 }
-
-// ReopenLog makes the monitor open the log's path anew (after a rotation).
-func (c *Container) ReopenLog(ctx context.Context) error {
-	if err := c.requireRunning(); err != nil {
-		return err
-	}
-	mon, err := c.pod.Monitor()
-	if err != nil {
-		return err
-	}
-	return mon.ReopenLog(ctx, c.Record.ID)
-}

@@ -50,6 +50,9 @@ func (m *Manager) OfPod(pod id.Pod) []*Container {
 // longer) known is none of its business.
 func (m *Manager) Exited(ctr id.Container, e monitor.Exit) {
 	if c, ok := m.index.Exact(ctr); ok {
+		if e.LogLost > 0 {
+			c.log.Warn("output of the container is lost: its log could not be written", "log", c.Record.LogPath, "bytes_lost", e.LogLost)
+		}
 		c.markExited(func(s Status) Status { return s.exited(e) })
 	}
 }

@@ -275,7 +275,7 @@ func TestMonitorDies(t *testing.T) {
 	if _, err := p.client.Containers(t.Context()); !errors.Is(err, ErrDisconnected) {
 		t.Errorf("containers: %v", err)
 	}
-	if _, err := Connect(t.Context(), p.dir, nil); err == nil {
+	if _, err := Connect(t.Context(), p.dir, Handler{}); err == nil {
 		t.Error("connected to a dead monitor")
 	}
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {

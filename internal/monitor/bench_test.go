@@ -49,7 +49,7 @@ func benchmarkCreate(b *testing.B, create func(*pod, *bundle) error) {
 func BenchmarkLaunch(b *testing.B) {
 	dir := b.TempDir()
 	for b.Loop() {
-		c, err := Launch(b.Context(), LaunchOptions{Program: shared.monitor, Dir: dir}, nil)
+		c, err := Launch(b.Context(), LaunchOptions{Program: shared.monitor, Dir: dir}, Handler{})
 		if err != nil {
 			b.Fatal(err)
 		}

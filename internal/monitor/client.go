@@ -23,19 +23,19 @@ import (
 // When a method returns because its context has ended, the request may still be
 // carried out.
 type Client struct {
-	dir    string
-	pid    int
-	conn   *net.UnixConn
-	raw    syscall.RawConn
-	onExit func(id.Container, Exit)
-	send   chan struct{} // held by whoever writes to conn
-	done   chan struct{} // closed when the connection is lost
+	dir     string
+	pid     int
+	conn    *net.UnixConn
+	raw     syscall.RawConn
+	handler Handler
+	send    chan struct{} // held by whoever writes to conn
+	done    chan struct{} // closed when the connection is lost
 
 	mu         sync.Mutex       // guards what follows
 	lastID     uint64           // of a request
 	calls      map[uint64]*call // by request id
-	exits      []containerExit  // not delivered yet
-	delivering bool             // a goroutine delivers exits
+	events     []func()         // not delivered yet
+	delivering bool             // a goroutine delivers events
 }
 
 // call is a request that waits for its reply.
@@ -44,14 +44,19 @@ type call struct {
 	ready chan struct{} // closed after the last one
 }
 
-type containerExit struct {
-	container id.Container
-	exit      Exit
+// Handler is what is called for the events of a monitor: one call at a time,
+// in the order in which things happened. A nil function is not called.
+type Handler struct {
+	// Exit is called for each container's exit, once per connection; also for
+	// the exits before a Connect of containers that are not forgotten.
+	Exit func(id.Container, Exit)
+	// Log is called when a container's log can't be written any more, and when
+	// it can again; also, after a Connect, for each that can't.
+	Log func(id.Container, LogState)
 }
 
-// Connect connects to the monitor that runs in the pod's directory dir; see
-// Launch for onExit.
-func Connect(ctx context.Context, dir string, onExit func(id.Container, Exit)) (*Client, error) {
+// Connect connects to the monitor that runs in the pod's directory dir.
+func Connect(ctx context.Context, dir string, h Handler) (*Client, error) {
 	conn, err := dial(ctx, dir)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the monitor: %w", err)
@@ -61,7 +66,7 @@ func Connect(ctx context.Context, dir string, onExit func(id.Container, Exit)) (
 		return nil, errors.Join(err, conn.Close())
 	}
 	c := &Client{
-		dir: dir, conn: conn, raw: raw, onExit: onExit,
+		dir: dir, conn: conn, raw: raw, handler: h,
 		send: make(chan struct{}, 1), done: make(chan struct{}), calls: map[uint64]*call{},
 	}
 	go c.receive()
@@ -81,7 +86,7 @@ func (c *Client) greet(ctx context.Context) error {
 			c.pid = int(f.number())
 		}
 	}
-	if c.onExit == nil {
+	if c.handler.Exit == nil && c.handler.Log == nil {
 		return nil
 	}
 	_, err = c.roundTrip(ctx, newMessage(gmSubscribe, 0))
@@ -96,8 +101,8 @@ func (c *Client) PID() int { return c.pid }
 func (c *Client) Done() <-chan struct{} { return c.done }
 
 // Close ends the connection; the monitor lives on. It returns after the
-// connection's goroutine has ended, but does not wait for a call of onExit that
-// is under way.
+// connection's goroutine has ended, but does not wait for a call of the handler
+// that is under way.
 func (c *Client) Close() error {
 	err := c.conn.Close()
 	<-c.done
@@ -214,7 +219,14 @@ func (c *Client) handle(packet []byte) error {
 		c.handleReply(callID, fields)
 	case gmExit:
 		info := parseContainer(fields)
-		c.queueExit(containerExit{info.ID, info.Exit})
+		if h := c.handler.Exit; h != nil {
+			c.queueEvent(func() { h(info.ID, info.Exit) })
+		}
+	case gmLog:
+		if h := c.handler.Log; h != nil {
+			ctr, state := parseLog(fields)
+			c.queueEvent(func() { h(ctr, state) })
+		}
 	}
 	return nil
 }
@@ -236,12 +248,12 @@ func (c *Client) handleReply(callID uint64, fields []byte) {
 	close(waiting.ready)
 }
 
-// queueExit has onExit called, by one goroutine that lives only while there is
+// queueEvent has event called, by one goroutine that lives only while there is
 // something to deliver.
-func (c *Client) queueExit(e containerExit) {
+func (c *Client) queueEvent(event func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.exits = append(c.exits, e)
+	c.events = append(c.events, event)
 	if !c.delivering {
 		c.delivering = true
 		go c.deliver()
@@ -251,16 +263,16 @@ func (c *Client) queueExit(e containerExit) {
 func (c *Client) deliver() {
 	for {
 		c.mu.Lock()
-		if len(c.exits) == 0 {
-			c.exits = nil
+		if len(c.events) == 0 {
+			c.events = nil
 			c.delivering = false
 			c.mu.Unlock()
 			return
 		}
-		e := c.exits[0]
-		c.exits = c.exits[1:]
+		event := c.events[0]
+		c.events = c.events[1:]
 		c.mu.Unlock()
-		c.onExit(e.container, e.exit)
+		event()
 	}
 }
 

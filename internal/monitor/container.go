@@ -30,6 +30,11 @@ type CreateRequest struct {
 	// replaced by a new one, so the newest output is kept. 0 is no bound; bounds
 	// below 32 KiB count as that.
 	LogSizeMax int64
+	// Journal is the socket of a journald that gets the output too, in its native
+	// protocol, with JournalFields in each message. Empty: none. It need not be
+	// there. One that takes nothing delays the container for a second at most.
+	Journal       string
+	JournalFields []JournalField
 	// OOMFile is the container's memory.events (cgroup v2) or
 	// memory.oom_control (v1), read at its exit. Empty: none.
 	OOMFile string
@@ -107,6 +112,10 @@ func (r *CreateRequest) message() *message {
 	m.putString(gmTagLogPath, r.LogPath)
 	m.putString(gmTagOomFile, r.OOMFile)
 	m.putString(gmTagConsole, r.ConsoleSocket)
+	if r.Journal != "" {
+		m.putString(gmTagJournal, r.Journal)
+		m.put(gmTagJournalFields, encodeFields(r.JournalFields))
+	}
 	m.putUint32(gmTagFlags, r.flags())
 	m.putUint32(gmTagTimeoutMs, uint32(min(r.Timeout.Milliseconds(), math.MaxInt32)))
 	if r.OwnerUID != 0 || r.OwnerGID != 0 {

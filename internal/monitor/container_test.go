@@ -222,7 +222,7 @@ func TestReconnect(t *testing.T) {
 		return ended && err == nil
 	})
 	var err error
-	if p.client, err = Connect(t.Context(), p.dir, p.onExit); err != nil {
+	if p.client, err = Connect(t.Context(), p.dir, p.handler()); err != nil {
 		t.Fatal(err)
 	}
 	if e := p.wait(first); e.Code != 1 {

@@ -11,8 +11,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/gantry-cri/gantry/internal/id"
 )
 
 // socketName is the monitor's socket in its pod's directory.
@@ -30,13 +28,11 @@ type LaunchOptions struct {
 	Cgroups []string
 }
 
-// Launch starts a monitor and connects to it. onExit is called for each
-// container's exit, once per connection, one call at a time; also for the exits
-// before a Connect of containers that are not forgotten. It may be nil.
+// Launch starts a monitor and connects to it.
 //
 // The monitor is no child of this process and outlives it. One that nobody
 // connects to and that has no containers ends by itself after a minute.
-func Launch(ctx context.Context, o LaunchOptions, onExit func(id.Container, Exit)) (*Client, error) {
+func Launch(ctx context.Context, o LaunchOptions, h Handler) (*Client, error) {
 	var words bytes.Buffer
 	cmd := exec.CommandContext(ctx, o.Program, o.Cgroups...)
 	cmd.Dir = o.Dir
@@ -49,7 +45,7 @@ func Launch(ctx context.Context, o LaunchOptions, onExit func(id.Container, Exit
 		}
 		return nil, fmt.Errorf("launch monitor in %s: %w", o.Dir, err)
 	}
-	return Connect(ctx, o.Dir, onExit)
+	return Connect(ctx, o.Dir, h)
 }
 
 // environment is what monitors, and so the runtimes, are started with. It

@@ -65,7 +65,7 @@ func buildMonitor() error {
 
 // connectAndTell is the helper of a test about who may connect.
 func connectAndTell(dir string) int {
-	_, err := Connect(context.Background(), dir, nil)
+	_, err := Connect(context.Background(), dir, Handler{})
 	switch {
 	case err == nil:
 		fmt.Println("accepted")

@@ -165,7 +165,7 @@ func TestSigtermWaitsForContainers(t *testing.T) {
 
 func TestOneMonitorPerDirectory(t *testing.T) {
 	p := newPod(t, "crun")
-	if _, err := Launch(t.Context(), LaunchOptions{Program: shared.monitor, Dir: p.dir}, nil); err == nil ||
+	if _, err := Launch(t.Context(), LaunchOptions{Program: shared.monitor, Dir: p.dir}, Handler{}); err == nil ||
 		!strings.Contains(err.Error(), "another monitor") {
 		t.Errorf("got %v", err)
 	}
@@ -185,7 +185,7 @@ func TestMovesIntoCgroups(t *testing.T) {
 	}
 	defer unix.Rmdir(cgroup)
 	dir := t.TempDir()
-	c, err := Launch(t.Context(), LaunchOptions{Program: shared.monitor, Dir: dir, Cgroups: []string{"/no/such", cgroup}}, nil)
+	c, err := Launch(t.Context(), LaunchOptions{Program: shared.monitor, Dir: dir, Cgroups: []string{"/no/such", cgroup}}, Handler{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestNothingGrows(t *testing.T) {
 		if err := p.client.Forget(t.Context(), b.req.ID); err != nil {
 			t.Error(err)
 		}
-		c, err := Connect(t.Context(), p.dir, p.onExit)
+		c, err := Connect(t.Context(), p.dir, p.handler())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -193,6 +193,14 @@ func TestFullLogDisk(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(disk, "more"), make([]byte, 1<<20), 0o644); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
+	p.wantLog(b, unix.ENOSPC)
+	late := &pod{t: t, dir: p.dir, exits: make(chan containerExit, 1), logs: make(chan containerLog, 1)}
+	client, err := Connect(t.Context(), p.dir, late.handler())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	late.wantLog(b, unix.ENOSPC) // a daemon that comes later hears of it, too
 	if err := errors.Join(os.Remove(filler), os.Remove(filepath.Join(disk, "more"))); err != nil {
 		t.Fatal(err)
 	}
@@ -201,6 +209,7 @@ func TestFullLogDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := p.wait(b)
+	p.wantLog(b, nil)
 	if read, ended, err := ReadExit(b.req.ExitFile); e.Code != 9 || !ended || read.Code != 9 || read.LogLost != e.LogLost || err != nil {
 		t.Errorf("exit %+v, recorded %+v, %v", e, read, err)
 	}
@@ -216,6 +225,19 @@ func TestFullLogDisk(t *testing.T) {
 	// A line that was torn is closed with a newline that the container did not write.
 	if torn := uint64(len(got)) + e.LogLost - uint64(full); torn > 1 {
 		t.Errorf("%d bytes logged, %d lost, %d written", len(got), e.LogLost, full)
+	}
+}
+
+// wantLog waits for the event that the container's log fails, or works again.
+func (p *pod) wantLog(b *bundle, want error) {
+	p.t.Helper()
+	select {
+	case l := <-p.logs:
+		if l.container != b.req.ID || l.state.Err != want || l.state.Lost == 0 {
+			p.t.Errorf("log of %s: %+v, want %v of %s", l.container, l.state, want, b.req.ID)
+		}
+	case <-time.After(20 * time.Second):
+		p.t.Fatalf("no word about the log: want %v", want)
 	}
 }
 

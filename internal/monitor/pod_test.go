@@ -26,6 +26,7 @@ type pod struct {
 	dir     string
 	client  *Client
 	exits   chan containerExit
+	logs    chan containerLog
 	runtime string // path
 	root    string // the runtime's state
 	cgroup  string
@@ -40,13 +41,13 @@ func newPod(t testing.TB, runtime string) *pod {
 	}
 	p := &pod{
 		t: t, dir: filepath.Join(t.TempDir(), string(id.NewPod())), runtime: path,
-		exits: make(chan containerExit, 100), cgroup: "/gantry-montest-" + string(id.NewPod())[:12],
+		exits: make(chan containerExit, 100), logs: make(chan containerLog, 100), cgroup: "/gantry-montest-" + string(id.NewPod())[:12],
 	}
 	p.root = filepath.Join(t.TempDir(), "state")
 	if err := os.MkdirAll(filepath.Join(p.dir, "shm"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p.client, err = Launch(t.Context(), LaunchOptions{Program: shared.monitor, Dir: p.dir}, p.onExit)
+	p.client, err = Launch(t.Context(), LaunchOptions{Program: shared.monitor, Dir: p.dir}, p.handler())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,23 @@ func newPod(t testing.TB, runtime string) *pod {
 	return p
 }
 
-func (p *pod) onExit(ctr id.Container, e Exit) { p.exits <- containerExit{ctr, e} }
+// containerExit and containerLog are events of the monitor.
+type containerExit struct {
+	container id.Container
+	exit      Exit
+}
+
+type containerLog struct {
+	container id.Container
+	state     LogState
+}
+
+func (p *pod) handler() Handler {
+	return Handler{
+		Exit: func(ctr id.Container, e Exit) { p.exits <- containerExit{ctr, e} },
+		Log:  func(ctr id.Container, s LogState) { p.logs <- containerLog{ctr, s} },
+	}
+}
 
 // cleanup ends everything and checks that the monitor agrees.
 func (p *pod) cleanup() {

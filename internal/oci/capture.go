@@ -107,9 +107,20 @@ func (c *capture) bytes() []byte {
 	if !c.truncated {
 		return c.buf
 	}
-	notice := fmt.Sprintf("\n[gantry: output cut, only the first %d bytes are kept]\n", c.max)
-	if len(notice) >= c.max {
-		return c.buf
+	return withNotice(c.buf, c.max)
+}
+
+// CutOutput returns the first bytes of an output that is longer than max, with
+// a line that says so as the last of max bytes. It may change output.
+func CutOutput(output []byte, max int) []byte {
+	return withNotice(output[:max], max)
+}
+
+// withNotice ends an output of max bytes with the line that it was cut.
+func withNotice(output []byte, max int) []byte {
+	notice := fmt.Sprintf("\n[gantry: output cut, only the first %d bytes are kept]\n", max)
+	if len(notice) >= max {
+		return output
 	}
-	return append(c.buf[:c.max-len(notice)], notice...)
+	return append(output[:max-len(notice)], notice...)
 }

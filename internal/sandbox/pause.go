@@ -74,7 +74,7 @@ func (m *Manager) launchMonitor(ctx context.Context, p *Pod) error {
 	if p.Record.Cgroups != cgroup.Systemd {
 		o.Cgroups = cgroup.Paths(m.monitorNode, p.monitorCgroup())
 	}
-	mon, err := monitor.Launch(ctx, o, m.onExit(p))
+	mon, err := monitor.Launch(ctx, o, m.handler(p))
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,11 @@ func (m *Manager) usePauseImage(ctx context.Context, p *Pod, in *oci.SandboxInpu
 	return nil
 }
 
-// onExit returns what the pod's monitor calls for each exit.
+// handler returns what the pod's monitor calls.
+func (m *Manager) handler(p *Pod) monitor.Handler {
+	return monitor.Handler{Exit: m.onExit(p), Log: m.opts.Containers.LogChanged}
+}
+
 func (m *Manager) onExit(p *Pod) func(id.Container, monitor.Exit) {
 	return func(ctr id.Container, e monitor.Exit) {
 		if ctr == p.pauseID() {

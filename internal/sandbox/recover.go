@@ -197,7 +197,7 @@ func (m *Manager) resume(ctx context.Context, p *Pod, st Status) error {
 func (m *Manager) reconnect(ctx context.Context, p *Pod) {
 	ctx, cancel := context.WithTimeout(ctx, monitorAnswer)
 	defer cancel()
-	mon, err := monitor.Connect(ctx, p.dir, m.onExit(p))
+	mon, err := monitor.Connect(ctx, p.dir, m.handler(p))
 	switch {
 	case err == nil:
 		m.adopt(p, mon)
@@ -216,7 +216,7 @@ func (m *Manager) reconnectLater(p *Pod) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), monitorAnswer)
-		mon, err := monitor.Connect(ctx, p.dir, m.onExit(p))
+		mon, err := monitor.Connect(ctx, p.dir, m.handler(p))
 		cancel()
 		if err == nil {
 			m.adopt(p, mon)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/oci"
 )
 
 // CreateContainer creates a container in a ready pod. A retry joins the call
@@ -169,7 +170,28 @@ func (s *Server) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &runtimeapi.ExecSyncResponse{Stdout: res.Stdout, Stderr: res.Stderr, ExitCode: int32(res.ExitCode)}, nil
+	stdout, stderr := fitOutputs(res.Stdout, res.Stderr, s.opts.MaxMessageSize-messageSlack)
+	return &runtimeapi.ExecSyncResponse{Stdout: stdout, Stderr: stderr, ExitCode: int32(res.ExitCode)}, nil
+}
+
+// messageSlack is room in a message for all but the outputs.
+const messageSlack = 4096
+
+// fitOutputs cuts two outputs so that both together have no more than max
+// bytes: an error that the message is too large would lose all of them. Each
+// gets half, and what the other does not need.
+func fitOutputs(stdout, stderr []byte, max int) (fitOut, fitErr []byte) {
+	if len(stdout)+len(stderr) <= max {
+		return stdout, stderr
+	}
+	half := max / 2
+	switch {
+	case len(stderr) <= half:
+		return oci.CutOutput(stdout, max-len(stderr)), stderr
+	case len(stdout) <= half:
+		return stdout, oci.CutOutput(stderr, max-len(stdout))
+	}
+	return oci.CutOutput(stdout, half), oci.CutOutput(stderr, half)
 }
 
 // seconds converts a CRI timeout. What a Duration can't hold is the longest one.

@@ -3,7 +3,6 @@ package streaming
 import (
 	"context"
 	"crypto/tls"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -16,14 +15,9 @@ import (
 // not notice their end any more. A watched connection does: its context ends
 // with it, so that a session whose client vanished is cleaned up.
 
-const (
-	// unreadGrace is how long what a client sent before it vanished may wait
-	// to be read, where the session is slow to take it.
-	unreadGrace = time.Second
-	// lingerTime bounds how long what a client still sends is dropped after
-	// the session, so that closing does not destroy what it has yet to read.
-	lingerTime = 10 * time.Second
-)
+// unreadGrace is how long what a client sent before it vanished may wait to be
+// read, where the session is slow to take it.
+const unreadGrace = time.Second
 
 // watched is a listener of watched connections.
 type watched struct{ net.Listener }
@@ -45,37 +39,20 @@ type watchedConn struct {
 	socket *os.File // a duplicate for watching; nil if there can be none
 	once   sync.Once
 	gone   chan struct{}
+
+	mu     sync.Mutex // guards closed, and that deadlines are set before it only
+	closed bool       // by this side: see linger.go
 }
 
 func (c *watchedConn) Read(b []byte) (int, error) {
+	if c.isClosed() {
+		return 0, net.ErrClosed
+	}
 	n, err := c.Conn.Read(b)
 	if err != nil && !isTimeout(err) {
 		c.abandon()
 	}
 	return n, err
-}
-
-// Close says that nothing more is sent and returns. What the client sends
-// until it closes its end, too, is dropped: closing a socket with unread input
-// would make the kernel drop the output that the client has not read yet.
-func (c *watchedConn) Close() error {
-	select {
-	case <-c.gone: // or closed already
-		return c.Conn.Close()
-	default:
-	}
-	c.end()
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		return c.Conn.Close()
-	}
-	go func() {
-		if c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-			io.Copy(io.Discard, c.Conn) //nolint:errcheck // however it ends, it is the end
-		}
-		c.Conn.Close() //nolint:errcheck // nothing is left to lose
-	}()
-	return nil
 }
 
 func (c *watchedConn) end() {

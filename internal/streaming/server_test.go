@@ -140,7 +140,7 @@ func receive(t *testing.T, ws *websocket.Conn) map[byte]string {
 	for got[3] == "" {
 		var m []byte
 		if err := websocket.Message.Receive(ws, &m); err != nil {
-			t.Fatalf("%v after %q", err, got)
+			t.Fatalf("%v after %d bytes of stdout, %d of stderr", err, len(got[1]), len(got[2]))
 		}
 		got[m[0]] += string(m[1:])
 	}
@@ -205,7 +205,8 @@ func TestVanishedClient(t *testing.T) {
 	}
 }
 
-// What was sent reaches a slow client even if it had sent what nobody read.
+// What was sent reaches a slow client even if it had sent what nobody read, and
+// goes on sending.
 func TestLastOutputSurvivesUnreadInput(t *testing.T) {
 	out := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	s, _ := serve(t, func(_ context.Context, s Streams) error {

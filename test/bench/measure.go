@@ -40,6 +40,9 @@ const (
 	podMetrics  = "ListPodSandboxMetrics, N pods"
 	restart     = "SIGKILL with N pods, start: all listed"
 	pullNginx   = "pull nginx, 7 MB"
+	logRate     = "log, 100-byte lines, none lost"
+	attachRate  = "output to an attached client"
+	soakMemory  = "growth of the daemon by N execs"
 )
 
 // measure fills the results. Where it is cheap, the servers and the floor take
@@ -54,10 +57,16 @@ func (b *bench) measure(ctx context.Context) error {
 		{fmt.Sprintf("%d pods up and down, one at a time", b.plan.rounds), b.rounds},
 		{fmt.Sprintf("%d commands in a container", b.plan.execs), b.execs},
 		{fmt.Sprintf("%d times %d pods, %d at a time", b.plan.bursts, b.plan.burst, b.plan.workers), b.bursts},
+		{fmt.Sprintf("%d times 512 MB of log", b.plan.bursts), b.logs},
+		{"an attached client", b.attached},
+		{fmt.Sprintf("%d commands, 8 at a time", b.plan.soak), b.soak},
 		{fmt.Sprintf("%d pods", b.plan.pods), b.populations},
 	}
 	begin := time.Now()
-	for _, step := range steps {
+	for i, step := range steps {
+		if i > 1 && !b.plan.only.MatchString(step.name) {
+			continue
+		}
 		fmt.Fprintf(os.Stderr, "bench: %4.0f s: %s\n", time.Since(begin).Seconds(), step.name)
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)

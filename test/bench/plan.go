@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,8 @@ type plan struct {
 	workers int // calls in flight in a burst
 	extra   int // rounds with N pods
 	lists   int
+	soak    int            // commands after which the daemon's memory is looked at
+	only    *regexp.Regexp // names the steps to do; the preparation always is
 
 	idle   time.Duration // how long a daemon is left alone before its memory is read
 	settle time.Duration // the same, after N pods were made
@@ -34,7 +37,7 @@ type plan struct {
 
 func defaultPlan() plan {
 	return plan{
-		pods: 100, rounds: 20, execs: 50, burst: 40, bursts: 3, workers: 8, extra: 10, lists: 50,
+		pods: 100, rounds: 20, execs: 50, burst: 40, bursts: 3, workers: 8, extra: 10, lists: 50, soak: 10_000,
 		idle: 2 * time.Second, settle: 5 * time.Second, call: time.Minute, limit: 15 * time.Minute,
 	}
 }
@@ -48,6 +51,7 @@ func parsePlan(args []string) (plan, error) {
 	set.StringVar(&p.runtime, "runtime", "crun", "OCI runtime of both servers and of the floor: a name or a path")
 	set.StringVar(&p.jsonFile, "json", "", "write all samples to this `file`")
 	set.StringVar(&p.gantryd, "gantryd", "", "measure this `program` instead of bin/gantryd")
+	only := set.String("only", "", "do only the `steps` whose name matches this regular expression")
 	servers := set.String("servers", "containerd,gantry", "what to measure beside the floor")
 	if err := set.Parse(args); err != nil {
 		return p, err
@@ -55,7 +59,12 @@ func parsePlan(args []string) (plan, error) {
 	if set.NArg() > 0 {
 		return p, fmt.Errorf("unexpected argument %q", set.Arg(0))
 	}
+	var err error
+	if p.only, err = regexp.Compile(*only); err != nil {
+		return p, fmt.Errorf("-only: %w", err)
+	}
 	if *quick {
+		p.soak = 1000
 		p.pods, p.rounds, p.execs, p.burst, p.bursts, p.extra, p.lists = 30, 10, 30, 24, 1, 5, 20
 		p.settle = 3 * time.Second
 	}

@@ -98,6 +98,9 @@ func lines() []line {
 		{podMetrics, "ms", &budget{"", 40, false}},
 		{restart, "s", &budget{"", 1, false}},
 		{pullNginx, "ms", nil},
+		{logRate, "MiB/s", &budget{"", 300, true}},
+		{attachRate, "MiB/s", nil},
+		{soakMemory, "MiB", &budget{"", 4, false}},
 	}
 }
 
@@ -107,7 +110,7 @@ func (r results) rows(p plan) []row {
 	var rows []row
 	for _, l := range lines() {
 		row := row{
-			What: strings.ReplaceAll(l.what, "N pods", fmt.Sprintf("%d pods", p.pods)),
+			What: strings.NewReplacer("N pods", fmt.Sprintf("%d pods", p.pods), "N execs", fmt.Sprintf("%d execs", p.soak)).Replace(l.what),
 			Unit: l.unit, Value: map[who]float64{}, P95: map[who]float64{}, All: r[l.what],
 		}
 		for w, samples := range r[l.what] {

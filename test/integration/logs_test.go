@@ -25,7 +25,7 @@ func logLines(t *testing.T, file string) map[string]string {
 	if len(data) > 0 && data[len(data)-1] != '\n' {
 		t.Errorf("%s: the last line is not closed", file)
 	}
-	streams := map[string]string{}
+	builders := map[string]*strings.Builder{}
 	for line := range strings.Lines(string(data)) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
 		if len(parts) != 4 {
@@ -34,15 +34,23 @@ func logLines(t *testing.T, file string) map[string]string {
 		if _, err := time.Parse(time.RFC3339Nano, parts[0]); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
-		text := parts[3]
+		b := builders[parts[1]]
+		if b == nil {
+			b = &strings.Builder{}
+			builders[parts[1]] = b
+		}
+		b.WriteString(parts[3])
 		switch parts[2] {
 		case "F":
-			text += "\n"
+			b.WriteByte('\n')
 		case "P":
 		default:
 			t.Errorf("%s: tag %q", file, parts[2])
 		}
-		streams[parts[1]] += text
+	}
+	streams := map[string]string{}
+	for stream, b := range builders {
+		streams[stream] = b.String()
 	}
 	return streams
 }
