@@ -29,8 +29,8 @@ type terminal struct {
 	screen bytes.Buffer
 }
 
-// crictl runs crictl with the arguments in a terminal of 80 by 24.
-func crictl(t *testing.T, env *testenv.Env, args ...string) *terminal {
+// crictlTTY runs crictl with the arguments in a terminal of 80 by 24.
+func crictlTTY(t *testing.T, env *testenv.Env, args ...string) *terminal {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "crictl.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "runtime-endpoint: unix://%s\ntimeout: 60\n", env.Socket), 0o644); err != nil {
@@ -153,7 +153,7 @@ func (x *terminal) leave() {
 func TestExecTerminal(t *testing.T) {
 	withContainer(t, func(t *testing.T, env *testenv.Env, container string) {
 		for _, transport := range []string{"spdy", "websocket"} {
-			x := crictl(t, env, "exec", "-r", transport, "-it", container, "sh")
+			x := crictlTTY(t, env, "exec", "-r", transport, "-it", container, "sh")
 			x.send("echo si''ze $(stty size)\n")
 			x.expect("size 24 80")
 			x.resize(132, 50)
@@ -181,7 +181,7 @@ func TestExecTerminal(t *testing.T) {
 // end, and nothing else does.
 func vanishedClient(t *testing.T, env *testenv.Env, container string) {
 	t.Helper()
-	x := crictl(t, env, "exec", "-it", container, "sh")
+	x := crictlTTY(t, env, "exec", "-it", container, "sh")
 	x.send("sleep 4712 & setsid sleep 4712 & echo beg''un\n")
 	x.expect("begun")
 	x.leave()
@@ -204,7 +204,7 @@ func TestAttachTerminal(t *testing.T) {
 		id := env.Run(pod, config, podConfig)
 		file := filepath.Join(podConfig.LogDirectory, "shell.log")
 
-		x := crictl(t, env, "attach", "-it", id)
+		x := crictlTTY(t, env, "attach", "-it", id)
 		x.send("x=remembered; echo hel''lo\n")
 		x.expect("hello")
 		x.resize(101, 33)
@@ -212,7 +212,7 @@ func TestAttachTerminal(t *testing.T) {
 		x.expect("now wide")
 		x.leave()
 
-		y := crictl(t, env, "attach", "-r", "websocket", "-it", id)
+		y := crictlTTY(t, env, "attach", "-r", "websocket", "-it", id)
 		y.send("echo $x a''gain\n")
 		y.expect("remembered again")
 		y.send("seq 1 5000; exit 3\n")
@@ -261,7 +261,7 @@ func forwardTo(t *testing.T, env *testenv.Env, transport, pod string, ports ...i
 		local = append(local, freePort(t))
 		args = append(args, fmt.Sprintf("%d:%d", local[len(local)-1], port))
 	}
-	x := crictl(t, env, args...)
+	x := crictlTTY(t, env, args...)
 	defer x.leave()
 	for i, port := range local {
 		x.expect("127.0.0.1:" + strconv.Itoa(port))
@@ -291,9 +291,9 @@ func TestLogsFollow(t *testing.T) {
 		config.Stdin = true
 		id := env.Run(pod, config, podConfig)
 		file := filepath.Join(podConfig.LogDirectory, "main.log")
-		in := attach(t, env, id, streams{stdin: true})
+		in := attachClient(t, env, id, streams{stdin: true})
 		env.WaitLog(file, "early")
-		x := crictl(t, env, "logs", "-f", id)
+		x := crictlTTY(t, env, "logs", "-f", id)
 		x.expect("early")
 		in.send(0, "one\n")
 		x.expect("got one")

@@ -69,7 +69,7 @@ func attachURL(t *testing.T, env *testenv.Env, container string, s streams) stri
 	return resp.Url
 }
 
-func attach(t *testing.T, env *testenv.Env, container string, s streams) *client {
+func attachClient(t *testing.T, env *testenv.Env, container string, s streams) *client {
 	t.Helper()
 	return dial(t, attachURL(t, env, container, s), nil)
 }
@@ -217,7 +217,7 @@ func TestStreamingTLS(t *testing.T) {
 		wantContains(t, "status", got[chanStatus], "Success")
 
 		args := []string{"exec", "--tls-ca", cert, "--tls-cert", cert, "--tls-key", key, id, "echo", "by crictl"}
-		x := crictl(t, env, args...)
+		x := crictlTTY(t, env, args...)
 		wantEqual(t, "exit code of crictl", x.wait(), 0)
 		wantContains(t, "crictl by TLS", x.text(), "by crictl")
 	})
@@ -230,7 +230,7 @@ func TestAttachBeforeStart(t *testing.T) {
 		config := env.ContainerConfig("main", "echo first; cat; echo err >&2; exit 5")
 		config.Stdin, config.StdinOnce = true, true
 		id := env.Create(pod, config, podConfig)
-		c := attach(t, env, id, streams{stdin: true, stdout: true, stderr: true})
+		c := attachClient(t, env, id, streams{stdin: true, stdout: true, stderr: true})
 		c.send(0, "typed early\n")
 		c.send(255, "\x00")
 		env.Start(id)
@@ -251,8 +251,8 @@ func TestStuckClient(t *testing.T) {
 		config := env.ContainerConfig("main", script)
 		config.Stdin = true
 		id := env.Run(pod, config, podConfig)
-		stuck := attach(t, env, id, streams{stdout: true})
-		brisk := attach(t, env, id, streams{stdin: true, stdout: true})
+		stuck := attachClient(t, env, id, streams{stdout: true})
+		brisk := attachClient(t, env, id, streams{stdin: true, stdout: true})
 		brisk.send(0, "go\n")
 		got := brisk.finish()
 		wantEqual(t, "exit code", env.WaitExit(id).ExitCode, 0)
@@ -297,14 +297,14 @@ func TestRestartWhileAttached(t *testing.T) {
 		pid := initPID(t, id)
 		file := podConfig.LogDirectory + "/main.log"
 		for range 3 {
-			c := attach(t, env, id, streams{stdin: true, stdout: true, stderr: true})
+			c := attachClient(t, env, id, streams{stdin: true, stdout: true, stderr: true})
 			c.expect("\n")
 			env.Kill9()
 			if _, _, err := untilBroken(c); err == nil {
 				t.Error("the session outlives the daemon")
 			}
 			env.StartDaemon()
-			attach(t, env, id, streams{stdout: true}).expect("\n")
+			attachClient(t, env, id, streams{stdout: true}).expect("\n")
 		}
 		wantEqual(t, "PID", initPID(t, id), pid)
 		env.Stop(id, 0)
