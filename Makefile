@@ -97,10 +97,10 @@ unit: programs
 	$(GO_TEST) -timeout 10m $$(go list -tags "$(TAGS)" ./... | grep -v -e /test/integration -e /test/critest -e /test/bench)
 
 integration: build bin/crictl
-	$(GO_TEST) -count=1 -timeout 15m ./test/integration
+	$(GO_TEST) -count=1 -timeout 25m ./test/integration
 
 critest: build tools
-	$(GO_TEST) -count=1 -v -timeout 15m ./test/critest
+	$(GO_TEST) -count=1 -v -timeout 25m ./test/critest
 
 lint: programs
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }

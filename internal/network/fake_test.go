@@ -200,16 +200,16 @@ func TestHangingPluginIsKilled(t *testing.T) {
 	b := newBed(t)
 	dir := b.fake()
 	b.conf("10.conflist", b.fakeConf("1.0.0"))
-	b.opts.Timeout = 300 * time.Millisecond
+	b.opts.Timeout = 2 * time.Second
 	m := b.manager()
 	pod, other := b.pod(), b.pod()
 	set(t, dir, "hang.ADD", "")
 	start := time.Now()
 	_, err := m.Add(context.Background(), pod)
-	if errkind.Of(err) != errkind.Timeout || !strings.Contains(err.Error(), "300ms") {
+	if errkind.Of(err) != errkind.Timeout || !strings.Contains(err.Error(), "2s") {
 		t.Errorf("have error %v, want one of kind Timeout", err)
 	}
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if pids := processesWith(string(pod.ID)); len(pids) > 0 {
