@@ -50,10 +50,10 @@ func (c *consoleSocket) receive(ctx context.Context) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("console socket: %w", err)
 	}
-	defer conn.Close()                                                  //nolint:errcheck // nothing is written
-	if err := conn.SetDeadline(time.Now().Add(reapGrace)); err != nil { // the runtime connects in order to send
-		return nil, fmt.Errorf("console socket: %w", err)
-	}
+	defer conn.Close() //nolint:errcheck // nothing is written
+	// A runtime may connect long before it has a terminal to send; its end ends the wait.
+	stopReading := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) }) //nolint:errcheck // closed then
+	defer stopReading()
 	fd, err := receiveDescriptor(conn)
 	if err != nil {
 		return nil, fmt.Errorf("console socket: %w", err)

@@ -130,7 +130,8 @@ func (e *Env) waitReady(limit time.Duration) error {
 	go func() {
 		e.conn.ResetConnectBackoff()
 		_, err := e.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
-		for Peer() && err != nil && ctx.Err() == nil { // it listens before it can answer
+		// The connection may be one to a daemon that was killed; a peer listens before it can answer.
+		for err != nil && ctx.Err() == nil {
 			time.Sleep(50 * time.Millisecond)
 			_, err = e.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
 		}
