@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/test/testenv"
@@ -60,6 +62,77 @@ func TestRotationUnderLoad(t *testing.T) {
 		}
 		wantEqual(t, "lines", n, lines)
 		wantEqual(t, "the last line, without a newline, is there", strings.HasSuffix(got.String(), "\nend\n"), true)
+	})
+}
+
+// TestFullLogDisk: a full log disk neither ends the container nor blocks it; it
+// is told in the verbose status, by the next daemon too, and is over by itself
+// when there is room again.
+func TestFullLogDisk(t *testing.T) {
+	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig podSandboxConfig) {
+		notForPeers(t)
+		if err := os.MkdirAll(podConfig.LogDirectory, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("log-disk", podConfig.LogDirectory, "tmpfs", 0, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := unix.Unmount(podConfig.LogDirectory, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		}()
+		filler := filepath.Join(podConfig.LogDirectory, "filler")
+		if err := os.WriteFile(filler, make([]byte, 700<<10), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		config := env.ContainerConfig("main", "echo first; i=0; while :; do echo $i $i $i $i $i $i $i $i; i=$((i+1)); [ $((i%200)) -ne 0 ] || sleep 0.01; done")
+		id := env.Run(pod, config, podConfig)
+		wantProblem(t, env, id, true)
+		env.Kill9()
+		env.StartDaemon()
+		wantProblem(t, env, id, true)
+		wantEqual(t, "state", env.Status(id).State, runtimeapi.ContainerState_CONTAINER_RUNNING)
+		wantEqual(t, "exec", env.Exec(id, "echo yes"), "yes\n")
+
+		file := filepath.Join(podConfig.LogDirectory, "main.log")
+		before := size(t, file)
+		if err := errors.Join(os.Remove(filler), unix.Mount("", podConfig.LogDirectory, "", unix.MS_REMOUNT, "size=64m")); err != nil {
+			t.Fatal(err)
+		}
+		env.Eventually("the log to grow again", func() error {
+			if now := size(t, file); now <= before {
+				return fmt.Errorf("it has %d bytes", now)
+			}
+			return nil
+		})
+		wantProblem(t, env, id, false)
+		env.Stop(id, 0)
+		if got := logLines(t, file)["stdout"]; !strings.HasPrefix(got, "first\n0 0 0 0 0 0 0 0\n") {
+			t.Errorf("the log begins with %.40q", got)
+		}
+	})
+}
+
+func size(t *testing.T, file string) int64 {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+// wantProblem waits until the verbose status tells, or does not tell, of the
+// container's log.
+func wantProblem(t *testing.T, env *testenv.Env, container string, want bool) {
+	t.Helper()
+	env.Eventually(fmt.Sprintf("a problem in the status: %v", want), func() error {
+		resp, err := env.Runtime.Status(env.Context(), &runtimeapi.StatusRequest{Verbose: true})
+		if err == nil && strings.Contains(resp.Info["problems"], container) != want {
+			err = fmt.Errorf("it says %s", resp.Info["problems"])
+		}
+		return err
 	})
 }
 
