@@ -88,12 +88,12 @@ static void drop(struct log_batch *b, size_t kept)
 		b->stream->open_on_disk = b->buf[logfile_last(b->buf, kept) + TAG_AT] == 'P';
 	b->sink->lost += lost - b->ending;
 	b->stream->torn = b->stream->open_on_disk;
-	b->sink->retry_at = b->now_ms + LOG_RETRY_MS;
 }
 
 void log_flush(struct log_batch *b)
 {
 	size_t kept = 0, closers = b->closers * (LOG_PREFIX + 1u);
+	bool tried = b->now_ms >= b->sink->retry_at || b->force;
 
 	if (b->len == 0)
 		return;
@@ -101,10 +101,12 @@ void log_flush(struct log_batch *b)
 		b->tap(b, b->buf + closers, b->len - closers);
 	if (b->sink->fd < 0)
 		kept = b->len;
-	else if (b->now_ms >= b->sink->retry_at || b->force)
+	else if (tried)
 		kept = logfile_write(b->sink, b->buf, b->len);
 	if (kept < b->len) {
 		drop(b, kept);
+		if (tried) /* who never stops writing must not put it off for ever */
+			b->sink->retry_at = b->now_ms + LOG_RETRY_MS;
 	} else {
 		b->sink->retry_at = 0;
 		b->stream->torn = false;

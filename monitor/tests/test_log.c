@@ -1,7 +1,9 @@
 /* The log writer: examples, then random operations against the model. */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -95,6 +97,40 @@ static void test_limit(void)
 	free(b.buf);
 }
 
+/* A stream that never pauses is written again soon after the disk has room. */
+static void test_recovers_under_load(void)
+{
+	struct log_sink sink = { .fd = -1 };
+	struct log_stream stream = { .name = "stdout" };
+	struct log_time clock = { 0 };
+	struct timespec now = { .tv_sec = 1700000000 };
+	struct log_batch b = { .sink = &sink, .stream = &stream, .buf = malloc(LOG_BUFFER) };
+	struct rlimit full;
+	uint64_t lost = 0;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/recovers", dir);
+	CHECK(log_open(&sink, path) == 0);
+	signal(SIGXFSZ, SIG_IGN);
+	getrlimit(RLIMIT_FSIZE, &full);
+	for (b.now_ms = 1; b.now_ms < 2000; b.now_ms += 7) {
+		bool filled = b.now_ms > 100 && b.now_ms < 1000;
+		struct rlimit limit = { .rlim_cur = filled ? 100 : full.rlim_max, .rlim_max = full.rlim_max };
+
+		setrlimit(RLIMIT_FSIZE, &limit);
+		log_begin(&b, &clock, &now);
+		log_lines(&b, "a line\n", 7);
+		log_flush(&b);
+		if (b.now_ms < 1000 + LOG_RETRY_MS)
+			lost = sink.lost;
+	}
+	CHECK(lost > 0 && sink.lost <= lost + 7);
+	CHECK(sink.retry_at == 0);
+	log_close(&sink);
+	unlink(path);
+	free(b.buf);
+}
+
 static void test_dates(void)
 {
 	static const struct {
@@ -145,6 +181,7 @@ int main(int argc, char **argv)
 	test_dates();
 	test_refuses_other_files();
 	test_limit();
+	test_recovers_under_load();
 	for (int i = 0; i < ROUNDS; i++) {
 		one_round(0, 0);
 		one_round(0, 1);
