@@ -90,7 +90,9 @@ func (c *Collector) one(g *group, f file, s *scratch) (uint64, bool) {
 }
 
 func (c *Collector) readLimits(g *group, d *details, s *scratch) {
-	d.threads, _ = c.one(g, tasksNow, s)
+	if text, err := readFile(c.sources[tasksNow].file(g.path), &s.buf); err == nil {
+		d.threads, _ = number(text)
+	}
 	d.threadsMax, d.threadsLimited = c.one(g, tasksMax, s)
 	d.peak, _ = c.one(g, memoryPeak, s)
 	d.reservation, _ = c.one(g, memoryReservation, s)

@@ -22,6 +22,7 @@ type group struct {
 
 	mu     sync.Mutex // guards the fields below; held over reads of the kernel's memory only
 	files  [hotFiles]int
+	net    int  // of a pause container's cgroup: the directory /proc/PID/net; 0 is not open
 	closed bool // nothing is kept open any more
 	rate   rate
 }
@@ -41,6 +42,11 @@ func (g *group) dropLocked(fds *descriptorBudget) {
 			fds.give()
 			g.files[i] = 0
 		}
+	}
+	if g.net != 0 {
+		unix.Close(g.net) //nolint:errcheck // opened for looking up only
+		fds.give()
+		g.net = 0
 	}
 }
 
@@ -76,7 +82,11 @@ func (c *Collector) readLocked(g *group, f file, buf *[]byte) ([]byte, error) {
 }
 
 func readFile(path string, buf *[]byte) ([]byte, error) {
-	fd, err := open(path)
+	return readFileAt(unix.AT_FDCWD, path, buf)
+}
+
+func readFileAt(dir int, path string, buf *[]byte) ([]byte, error) {
+	fd, err := openAt(dir, path)
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +94,11 @@ func readFile(path string, buf *[]byte) ([]byte, error) {
 	return readAll(fd, buf)
 }
 
-func open(path string) (int, error) {
+func open(path string) (int, error) { return openAt(unix.AT_FDCWD, path) }
+
+func openAt(dir int, path string) (int, error) {
 	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == unix.EINTR {
 			continue
 		}
@@ -138,8 +150,9 @@ type descriptorBudget struct {
 	used atomic.Int64
 }
 
-// Each kept file costs a descriptor, and the kernel a page.
-const keptFilesMax = 4096
+// Each kept file costs a descriptor, and the kernel a page. A pod of one
+// container has 16.
+const keptFilesMax = 8192
 
 func newDescriptorBudget(facts node.Facts) descriptorBudget {
 	most := uint64(keptFilesMax)

@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,11 +24,14 @@ func (f *family) labelKeys() []string {
 
 // Metrics tells the metrics of pods, in the order of the argument. What the
 // sampler has not seen yet, as in the first answer after a pause, is left out.
+//
+// The metrics are in the messages as encoded fields, for a hundred of each pod
+// would make a hundred thousand objects: they are there for who decodes an
+// answer, not for who asks for the fields of these messages.
 func (c *Collector) Metrics(list []Pod) []*runtimeapi.PodSandboxMetrics {
 	c.wake(true)
-	table := families()
 	return collect(len(list), func(i int, s *scratch) (*runtimeapi.PodSandboxMetrics, bool) {
-		return c.podMetrics(&list[i], table, s)
+		return c.podMetrics(&list[i], s)
 	})
 }
 
@@ -47,28 +51,31 @@ type subject struct {
 
 func (x *subject) device(d device) string { return x.c.devices.name(d) }
 
-func (c *Collector) podMetrics(p *Pod, table []family, s *scratch) (*runtimeapi.PodSandboxMetrics, bool) {
-	out := &runtimeapi.PodSandboxMetrics{PodSandboxId: string(p.ID)}
+func (c *Collector) podMetrics(p *Pod, s *scratch) (*runtimeapi.PodSandboxMetrics, bool) {
 	md := p.Attributes.GetMetadata()
 	u, ok := c.podUsage(p, s)
 	if !ok {
 		return nil, false // it has just been stopped
 	}
 	x := &subject{c: c, usage: u, started: p.CreatedAt}
-	x.net, _ = p.network(s)
-	b := builder{common: []string{"", p.Cgroup, "", "", md.GetNamespace(), md.GetName()}}
-	out.Metrics = b.build(x, table, ofPod)
+	x.net, _ = c.network(p, s)
+	fields := builder{common: labelValues(nil, "", p.Cgroup, "", "", md.GetNamespace(), md.GetName()), out: s.pod[:0]}
+	fields.build(x, ofPod)
 	for i := range p.Containers {
 		ctr := &p.Containers[i]
 		x, ok := c.containerSubject(ctr, s)
 		if !ok {
 			continue
 		}
-		b := builder{common: []string{ctr.Attributes.GetMetadata().GetName(), ctr.Cgroup, ctr.Image, string(ctr.ID), md.GetNamespace(), md.GetName()}}
-		out.ContainerMetrics = append(out.ContainerMetrics, &runtimeapi.ContainerMetrics{
-			ContainerId: string(ctr.ID), Metrics: b.build(x, table, ofContainer),
-		})
+		b := builder{out: appendString(s.container[:0], containerIDField, string(ctr.ID))}
+		b.common = labelValues(nil, ctr.Attributes.GetMetadata().GetName(), ctr.Cgroup, ctr.Image, string(ctr.ID), md.GetNamespace(), md.GetName())
+		b.build(x, ofContainer)
+		s.container = b.out
+		fields.out = appendBytes(fields.out, containerMetricsField, b.out)
 	}
+	s.pod = fields.out
+	out := &runtimeapi.PodSandboxMetrics{PodSandboxId: string(p.ID)}
+	out.ProtoReflect().SetUnknown(slices.Clone(fields.out)) // encoded as if they were set
 	return out, true
 }
 
@@ -80,46 +87,6 @@ func (c *Collector) containerSubject(ctr *Container, s *scratch) (*subject, bool
 	x := &subject{c: c, usage: u, started: ctr.StartedAt, details: c.group(ctr.Cgroup).details.Load(), fs: c.sampler.fs.Load()}
 	x.layer, x.layered = c.opts.Layer(ctr.ID)
 	return x, true
-}
-
-// builder makes the metrics of one subject.
-type builder struct {
-	common []string // values of commonLabels
-	now    *family
-	at     time.Time // of a sample; zero for what is read now
-	out    []*runtimeapi.Metric
-}
-
-func (b *builder) build(x *subject, table []family, of scope) []*runtimeapi.Metric {
-	b.out = make([]*runtimeapi.Metric, 0, len(table)+16)
-	for i := range table {
-		if f := &table[i]; f.of&of != 0 {
-			b.now, b.at = f, time.Time{}
-			f.values(x, b)
-		}
-	}
-	return b.out
-}
-
-// sampledAt says when the values that follow were sampled.
-func (b *builder) sampledAt(at time.Time) { b.at = at }
-
-// add tells a value, with the values of the family's own labels.
-func (b *builder) add(n uint64, labels ...string) {
-	m := &struct {
-		metric runtimeapi.Metric
-		value  runtimeapi.UInt64Value
-	}{}
-	m.value.Value = n
-	m.metric.Name, m.metric.MetricType, m.metric.Value = b.now.name, b.now.kind, &m.value
-	m.metric.LabelValues = b.common
-	if len(labels) > 0 {
-		m.metric.LabelValues = append(append(make([]string, 0, len(b.common)+len(labels)), b.common...), labels...)
-	}
-	if !b.at.IsZero() {
-		m.metric.Timestamp = b.at.UnixNano()
-	}
-	b.out = append(b.out, &m.metric)
 }
 
 // seconds are the whole seconds of a number of nanoseconds: the CRI's metrics

@@ -19,15 +19,46 @@ type netInterface struct {
 // kernel writes that file without taking a lock, while a netlink socket would
 // wait for every interface that is being made on the node. A pod on the node's
 // network, or whose pause container has ended, has none.
-func (p *Pod) network(s *scratch) ([]netInterface, bool) {
-	if p.NetNS == "" || p.PausePID <= 0 {
+func (c *Collector) network(p *Pod, s *scratch) ([]netInterface, bool) {
+	if p.NetNS == "" || p.PausePID <= 0 || len(p.Parts) == 0 {
 		return nil, false
 	}
-	text, err := readFile(fmt.Sprintf("/proc/%d/net/dev", p.PausePID), &s.buf)
-	if err != nil || !sameNetNS(p.NetNS, p.PausePID) {
+	g := c.group(p.Parts[0])
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	dir := g.net
+	if dir == 0 {
+		var err error
+		if dir, err = openNet(p); err != nil {
+			return nil, false
+		}
+		if !g.closed && c.fds.take() {
+			g.net = dir
+		} else {
+			defer unix.Close(dir)
+		}
+	}
+	text, err := readFileAt(dir, "dev", &s.buf)
+	if err != nil {
+		g.dropLocked(&c.fds) // the pause container has ended
 		return nil, false
 	}
 	return parseNetDev(text), true
+}
+
+// openNet opens the directory in which the pause container's process shows its
+// network. It belongs to the process, whoever gets its PID later, and holds
+// neither the process nor the namespace: what is kept open must be no file in it.
+func openNet(p *Pod) (int, error) {
+	dir, err := unix.Open(fmt.Sprintf("/proc/%d/net/", p.PausePID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, absent(err)
+	}
+	if !sameNetNS(p.NetNS, p.PausePID) {
+		unix.Close(dir) //nolint:errcheck // opened for looking up only
+		return 0, errAbsent
+	}
+	return dir, nil
 }
 
 // sameNetNS tells whether the process is in the namespace pinned at path: its

@@ -7,6 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// tasks counts the tasks of a cgroup and of those below it.
+func (c *Collector) tasks(cgroup string, s *scratch) (uint64, bool) {
+	g := c.group(cgroup)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	text, err := c.readLocked(g, tasksNow, &s.buf)
+	if err != nil {
+		return 0, false
+	}
+	return number(text)
+}
+
 // countProcesses counts the processes of a cgroup and of those below it, which
 // a container that manages cgroups can have. false when the cgroup is gone.
 func (c *Collector) countProcesses(cgroup string, s *scratch) (uint64, bool) {

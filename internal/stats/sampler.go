@@ -117,6 +117,9 @@ func (c *Collector) sample(withDetails bool) {
 			}
 		} else {
 			note(p.Cgroup)
+			if len(p.Parts) > 0 {
+				keep[p.Parts[0]] = true // for the network
+			}
 		}
 		for j := range p.Containers {
 			ctr := &p.Containers[j]

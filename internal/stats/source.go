@@ -18,9 +18,10 @@ const (
 	cpuPressure
 	memoryPressure
 	ioPressure
+	tasksNow
 	hotFiles // the number of those above
 
-	cpuTimes = hotFiles + iota - 8
+	cpuTimes = hotFiles + iota - 9
 	cpuThrottling
 	cpuPeriod
 	cpuQuota
@@ -31,7 +32,6 @@ const (
 	memoryFailures
 	memoryReservation
 	memoryEvents
-	tasksNow
 	tasksMax
 	ioBytes
 	ioOperations

@@ -2,11 +2,14 @@ package stats
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/id"
@@ -210,14 +213,82 @@ func TestGone(t *testing.T) {
 	})
 }
 
+// decoded is what a client gets of an answer.
+func decoded(t *testing.T, list []*runtimeapi.PodSandboxMetrics) []*runtimeapi.PodSandboxMetrics {
+	t.Helper()
+	text, err := proto.Marshal(&runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: list})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := &runtimeapi.ListPodSandboxMetricsResponse{}
+	if err := proto.Unmarshal(text, got); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range got.PodMetrics {
+		if unknown := p.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+			t.Errorf("%d bytes that are no fields", len(unknown))
+		}
+	}
+	return got.PodMetrics
+}
+
+// TestProcesses: the count is that of the lists where tasks and containers are
+// not as many, and needs no list where they are.
+func TestProcesses(t *testing.T) {
+	both(t, func(t *testing.T, dir string, c *Collector) {
+		pod := Pod{ID: "p", Cgroup: "/p", Parts: []string{"/p/pause", "/p/monitor"}, Containers: []Container{testContainer()}}
+		count := func() uint64 { return c.processes(&pod, &scratch{}).GetProcessCount().GetValue() }
+		inPids := func(name string) string {
+			return strings.TrimPrefix(c.sources[procs].root+"/"+name, dir+"/")
+		}
+		write(t, dir, map[string]string{
+			inPids("p/pids.current"):       "7\n",
+			inPids("p/pause/cgroup.procs"): "1\n",
+			inPids("p/c/cgroup.procs"):     "10\n11\n",
+		})
+		equal(t, "processes of 7 tasks", count(), uint64(4))
+		write(t, dir, map[string]string{inPids("p/pids.current"): "3\n"})
+		equal(t, "processes of 3 tasks in 3 places", count(), uint64(2))
+		pod.Shared = true
+		equal(t, "processes where other pods' tasks count too", count(), uint64(4))
+	})
+}
+
+// TestKeptNetwork: the directory of the namespace's files is kept, is closed by
+// pruning, and is of no use once the process has ended.
+func TestKeptNetwork(t *testing.T) {
+	both(t, func(t *testing.T, _ string, c *Collector) {
+		proc := exec.Command("sleep", "100")
+		if err := proc.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = proc.Process.Kill(); _ = proc.Wait() })
+		pod := Pod{ID: "p", NetNS: "/proc/self/ns/net", PausePID: proc.Process.Pid, Parts: []string{"/p/pause"}}
+		look := func() bool { _, ok := c.network(&pod, &scratch{}); return ok }
+		if !look() || !look() {
+			t.Fatal("no network")
+		}
+		equal(t, "kept files", c.fds.used.Load(), 1)
+		c.prune(nil)
+		equal(t, "kept files after pruning", c.fds.used.Load(), 0)
+		look()
+		_ = proc.Process.Kill()
+		_ = proc.Wait()
+		if look() {
+			t.Error("the network of a process that has ended")
+		}
+		equal(t, "kept files of a process that has ended", c.fds.used.Load(), 0)
+	})
+}
+
 // TestKeptFiles: reads use open files, within the bound, and pruning closes them.
 func TestKeptFiles(t *testing.T) {
 	both(t, func(t *testing.T, _ string, c *Collector) {
 		ctr := testContainer()
 		c.Container(&ctr)
-		equal(t, "kept files", c.fds.used.Load(), int64(hotFiles))
+		equal(t, "kept files", c.fds.used.Load(), int64(hotFiles-1)) // tasks are of pods
 		c.prune(map[string]bool{"/p/c": true})
-		equal(t, "kept files of a cgroup that is kept", c.fds.used.Load(), int64(hotFiles))
+		equal(t, "kept files of a cgroup that is kept", c.fds.used.Load(), int64(hotFiles-1))
 		c.prune(nil)
 		equal(t, "kept files after pruning", c.fds.used.Load(), 0)
 		c.fds.max = 2
@@ -276,10 +347,10 @@ func TestMetricsFollowTheDescriptors(t *testing.T) {
 		c.sampleFileSystem()
 		c.group(ctr.Cgroup).details.Store(c.sampleDetails(&ctr, &scratch{}))
 		pod := Pod{ID: "p", Cgroup: "/p", Shared: true, CreatedAt: time.Unix(1, 0), Containers: []Container{ctr},
-			NetNS: "/proc/self/ns/net", PausePID: os.Getpid(),
+			NetNS: "/proc/self/ns/net", PausePID: os.Getpid(), Parts: []string{"/p/pause"},
 			Attributes: &runtimeapi.PodSandboxAttributes{Id: "p", Metadata: &runtimeapi.PodSandboxMetadata{Name: "pod", Namespace: "ns"}}}
 		told := map[string]bool{}
-		for _, p := range c.Metrics([]Pod{pod}) {
+		for _, p := range decoded(t, c.Metrics([]Pod{pod})) {
 			for _, m := range append(p.GetMetrics(), p.GetContainerMetrics()[0].GetMetrics()...) {
 				if len(m.LabelValues) != len(keys[m.Name]) || m.Value == nil {
 					t.Errorf("metric %v, described with %v", m, keys[m.Name])

@@ -42,7 +42,10 @@ type memory struct {
 func (m *memory) workingSet() uint64 { return sub(m.usage, m.inactiveFile) }
 
 // scratch is what a reading goroutine uses again and again.
-type scratch struct{ buf []byte }
+type scratch struct {
+	buf            []byte // of a file
+	pod, container []byte // encoded metrics
+}
 
 // usage reads the usage of a cgroup; false when the cgroup is gone.
 func (c *Collector) usage(path string, s *scratch) (usage, bool) {
