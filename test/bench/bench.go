@@ -35,15 +35,16 @@ func run(ctx context.Context, p plan, dir string) error {
 	}
 	b.facts = b.gatherFacts(ctx)
 	fmt.Print(b.header())
-	if err := b.measure(ctx); err != nil {
-		return errors.Join(err, b.explain())
+	err := b.measure(ctx)
+	if err != nil {
+		err = errors.Join(err, b.explain())
 	}
-	rows := b.results.rows(p)
+	rows := b.results.rows(p) // also those from before a failure: they took long
 	fmt.Print(table(rows), b.legend())
 	if p.jsonFile != "" {
-		return b.writeJSON(rows)
+		err = errors.Join(err, b.writeJSON(rows))
 	}
-	return nil
+	return err
 }
 
 // prepare starts the registry and makes the servers, which do not run yet, and

@@ -37,8 +37,8 @@ type plan struct {
 
 func defaultPlan() plan {
 	return plan{
-		pods: 100, rounds: 20, execs: 50, burst: 40, bursts: 3, workers: 8, extra: 10, lists: 50, soak: 10_000,
-		idle: 2 * time.Second, settle: 5 * time.Second, call: time.Minute, limit: 15 * time.Minute,
+		pods: 100, rounds: 20, execs: 50, burst: 40, bursts: 3, workers: 8, extra: 10, lists: 50, soak: 2000,
+		idle: 2 * time.Second, settle: 5 * time.Second, call: time.Minute, limit: 25 * time.Minute,
 	}
 }
 
@@ -46,7 +46,7 @@ func parsePlan(args []string) (plan, error) {
 	p := defaultPlan()
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	quick := set.Bool("quick", false, "fewer samples and 30 pods: under two minutes")
-	full := set.Bool("full", false, "more samples and 300 pods")
+	full := set.Bool("full", false, "more samples, 300 pods and 10,000 commands: half an hour")
 	pods := set.Int("pods", 0, "how many `pods` exist while calls are measured with N pods (default 100; 30 with -quick, 300 with -full)")
 	set.StringVar(&p.runtime, "runtime", "crun", "OCI runtime of both servers and of the floor: a name or a path")
 	set.StringVar(&p.jsonFile, "json", "", "write all samples to this `file`")
@@ -69,7 +69,7 @@ func parsePlan(args []string) (plan, error) {
 		p.settle = 3 * time.Second
 	}
 	if *full {
-		p.pods, p.rounds, p.execs, p.extra, p.limit = 300, 40, 100, 20, 40*time.Minute
+		p.pods, p.rounds, p.execs, p.extra, p.soak, p.limit = 300, 40, 100, 20, 10_000, time.Hour
 	}
 	if *pods > 0 {
 		p.pods = *pods

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -73,6 +72,3 @@ func furnish(dir string) error {
 
 // runDir is a tmpfs, as /run is on most nodes, for the servers' run roots.
 func runDir(dir string) string { return dir + "/run" }
-
-// killTree ends a process group at once.
-func killTree(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }
