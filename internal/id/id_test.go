@@ -15,7 +15,7 @@ func TestValid(t *testing.T) {
 			t.Errorf("%q passes as an id", bad)
 		}
 	}
-	if NewPod() == NewPod() {
+	if a, b := NewPod(), NewPod(); a == b {
 		t.Error("two ids are the same")
 	}
 }

@@ -101,17 +101,31 @@ func parseFile(path string, body []byte) (*libcni.NetworkConfigList, error) {
 		return nil, err
 	}
 	if shape.Type != "" {
-		plugin, err := libcni.NetworkPluginConfFromBytes(body)
-		if err != nil {
-			return nil, err
-		}
-		return libcni.ConfListFromConf(plugin)
+		return lone(body)
 	}
 	list, err := libcni.NetworkConfFromFile(path)
 	if err != nil {
 		return nil, err
 	}
 	return inlined(list)
+}
+
+// lone returns the list of the one plugin that body configures.
+func lone(body []byte) (*libcni.NetworkConfigList, error) {
+	plugin, err := libcni.NetworkPluginConfFromBytes(body)
+	if err != nil {
+		return nil, err
+	}
+	list := struct {
+		CNIVersion string            `json:"cniVersion,omitempty"`
+		Name       string            `json:"name"`
+		Plugins    []json.RawMessage `json:"plugins"`
+	}{plugin.Network.CNIVersion, plugin.Network.Name, []json.RawMessage{body}}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	return libcni.NetworkConfFromBytes(text)
 }
 
 // inlined returns list with the plugins that libcni has read from files of

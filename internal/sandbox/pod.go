@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -206,5 +205,3 @@ func (p *Pod) settle(to State, reason string) {
 		p.tellStopLocked(to)
 	}
 }
-
-func (p *Pod) createdAt() time.Time { return p.Record.CreatedAt }

@@ -93,8 +93,7 @@ type phase struct {
 }
 
 func (p *Pod) writePhase(st Status) error {
-	ph := phase{State: st.State, PausePID: st.PausePID, IPs: st.IPs, Reason: st.Reason}
-	if err := statefile.Write(filepath.Join(p.dir, stateFile), stateVer, ph); err != nil {
+	if err := statefile.Write(filepath.Join(p.dir, stateFile), stateVer, phase(st)); err != nil {
 		return fmt.Errorf("record the state of pod %s: %w", p.Record.ID, err)
 	}
 	return nil

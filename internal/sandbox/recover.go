@@ -134,7 +134,7 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 	if err := p.recoverResources(); err != nil {
 		return err
 	}
-	return m.resume(ctx, p, Status{State: ph.State, PausePID: ph.PausePID, IPs: ph.IPs, Reason: ph.Reason})
+	return m.resume(ctx, p, Status(ph))
 }
 
 // pinned returns the runtime that a pod was made with, whatever the

@@ -46,7 +46,8 @@ func (s *Store) CommitLayers(layers []NewLayer) error {
 	}
 	var fresh []NewLayer
 	for _, l := range layers {
-		if _, err := s.lib.Layer(l.ID); err == nil {
+		var err error
+		if _, missing := s.lib.Layer(l.ID); missing == nil {
 			err = s.heal(driver, l)
 		} else if err = s.place(driver, l); err == nil {
 			fresh = append(fresh, l)
