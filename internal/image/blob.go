@@ -56,7 +56,7 @@ func (b *blob) Read(p []byte) (int, error) {
 		if errors.Is(err, io.EOF) {
 			return 0, b.atEnd()
 		}
-		if b.failures++; b.failures >= retryAttempts || !passes(err) || b.ctx.Err() != nil || !b.retry.pause(b.ctx, b.failures) {
+		if b.failures++; b.failures >= b.retry.attempts || !passes(err) || b.ctx.Err() != nil || !b.retry.pause(b.ctx, b.failures) {
 			return 0, fmt.Errorf("blob %s: %w", b.info.Digest, err)
 		}
 	}

@@ -24,7 +24,7 @@ type configFiles struct {
 // library reads files of the machine or of a user wherever it is given none.
 func newConfigFiles(o Options) (configFiles, error) {
 	c := configFiles{o: o, private: filepath.Join(o.TempDir, "config")}
-	for _, dir := range []string{c.emptyDir(), c.blobDir()} {
+	for _, dir := range []string{c.emptyDir(), c.endpointDir(), c.blobDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return c, err
 		}
@@ -32,9 +32,10 @@ func newConfigFiles(o Options) (configFiles, error) {
 	return c, os.WriteFile(c.emptyConf(), nil, 0o600)
 }
 
-func (c configFiles) emptyDir() string  { return filepath.Join(c.private, "empty") }
-func (c configFiles) emptyConf() string { return filepath.Join(c.private, "registries.conf") }
-func (c configFiles) blobDir() string   { return filepath.Join(c.o.TempDir, "blobs") }
+func (c configFiles) emptyDir() string    { return filepath.Join(c.private, "empty") }
+func (c configFiles) endpointDir() string { return filepath.Join(c.private, "endpoints") }
+func (c configFiles) emptyConf() string   { return filepath.Join(c.private, "registries.conf") }
+func (c configFiles) blobDir() string     { return filepath.Join(c.o.TempDir, "blobs") }
 
 // system is the library's configuration without credentials, a fresh copy for
 // each call.

@@ -11,6 +11,7 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/storage"
 )
 
@@ -30,22 +31,56 @@ type streamFetcher struct {
 func newStreamFetcher(o Options, files configFiles) *streamFetcher {
 	return &streamFetcher{
 		store: o.Store, files: files, o: o, log: o.Log,
-		retry: retrier{delay: o.RetryDelay, log: o.Log},
+		retry: retrier{attempts: retryAttempts, delay: o.RetryDelay, log: o.Log},
 		slots: slots{size: int(o.MaxDownloads), used: map[string]chan struct{}{}},
 	}
 }
 
-// Fetch brings the image that c names into the store and names it. A name
-// moves only to an image that is complete.
-func (f *streamFetcher) Fetch(ctx context.Context, c candidate) (storage.Image, error) {
+// Fetch brings the image that c names into the store and names it, from the
+// first server that can give all of it. A name moves only to an image that is
+// complete.
+func (f *streamFetcher) Fetch(ctx context.Context, c candidate, p *progress) (storage.Image, error) {
 	if err := f.files.checkBlocked(c.sys, c.ref.Name()); err != nil {
+		return storage.Image{}, err
+	}
+	list, err := f.files.endpoints(c)
+	if err != nil {
 		return storage.Image{}, err
 	}
 	end := f.store.BeginTransfer()
 	defer end()
-	ctx, w := newWatch(ctx, f.o.StallTimeout)
+	var errs []error
+	for _, from := range list {
+		var img storage.Image
+		if img, err = f.attempt(ctx, c, from, p); err == nil {
+			return img, nil
+		}
+		if from.repo != c.ref.Name() {
+			err = fmt.Errorf("from %s: %w", from.repo, err)
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil || errkind.Of(err) == errkind.Exhausted {
+			break // another server changes nothing
+		}
+		if !from.last {
+			f.log.Warn("mirror failed, trying the next", "name", c.ref, "mirror", from.repo, "err", err)
+		}
+	}
+	// What the registry itself says is the truth about the image.
+	return storage.Image{}, errkind.Wrap(errkind.Of(err), errors.Join(errs...))
+}
+
+// attempt is the transfer from one server.
+func (f *streamFetcher) attempt(ctx context.Context, c candidate, from endpoint, p *progress) (storage.Image, error) {
+	p.from(from.repo)
+	ctx, w := newWatch(ctx, f.o.StallTimeout, p)
 	defer w.close()
-	rec, names, err := f.transfer(ctx, c, w)
+	c.sys = from.sys
+	retry := f.retry
+	if !from.last {
+		retry.attempts = mirrorAttempts
+	}
+	rec, names, err := f.transfer(ctx, c, retry, w)
 	if err != nil {
 		return storage.Image{}, fmt.Errorf("%s: %w", c.ref, classify(w.explain(ctx, err)))
 	}
@@ -54,13 +89,13 @@ func (f *streamFetcher) Fetch(ctx context.Context, c candidate) (storage.Image, 
 
 // transfer stores the image, without a name, and returns its record and the
 // names it shall have.
-func (f *streamFetcher) transfer(ctx context.Context, c candidate, w *watch) (rec storage.ImageRecord, names []string, err error) {
+func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier, w *watch) (rec storage.ImageRecord, names []string, err error) {
 	policy, destroy, err := f.files.policy()
 	if err != nil {
 		return rec, nil, err
 	}
 	defer destroy()
-	src, err := f.open(ctx, c, w)
+	src, err := f.open(ctx, c, retry, w)
 	if err != nil {
 		return rec, nil, err
 	}
@@ -94,6 +129,7 @@ func (f *streamFetcher) transfer(ctx context.Context, c candidate, w *watch) (re
 func (f *streamFetcher) layers(ctx context.Context, src *watchedSource, registry string, jobs []layerJob) error {
 	start := time.Now()
 	missing := f.missing(jobs)
+	src.w.progress.missing(missing)
 	fetched := make([]storage.NewLayer, len(missing))
 	defer func() {
 		for _, l := range fetched {
@@ -111,7 +147,9 @@ func (f *streamFetcher) layers(ctx context.Context, src *watchedSource, registry
 				return err
 			}
 			defer release()
-			fetched[i], err = f.layer(ctx, src, job)
+			if fetched[i], err = f.layer(ctx, src, job); err == nil {
+				src.w.progress.layerDone()
+			}
 			return err
 		})
 	}

@@ -42,7 +42,7 @@ func (f *streamFetcher) layer(ctx context.Context, src *watchedSource, job layer
 
 func (f *streamFetcher) layerOnce(ctx context.Context, src *watchedSource, job layerJob) (storage.NewLayer, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	body, err := newBlob(ctx, src, job.blob, f.retry)
+	body, err := newBlob(ctx, src, job.blob, src.retry)
 	if err != nil {
 		cancel()
 		return storage.NewLayer{}, err

@@ -25,8 +25,8 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (storage.Image, error
 		return storage.Image{}, errkind.Errorf(errkind.Invalid, "pull %q: %w", r.Image, err)
 	}
 	key := newFlightKey(r, named)
-	img, err := s.flights.join(ctx, key, func(ctx context.Context) (storage.Image, error) {
-		return s.pull(ctx, r)
+	img, err := s.flights.join(ctx, key, r.Image, func(ctx context.Context, p *progress) (storage.Image, error) {
+		return s.pull(ctx, r, p)
 	})
 	if err != nil {
 		return storage.Image{}, fmt.Errorf("pull %q: %w", r.Image, err)
@@ -35,17 +35,20 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (storage.Image, error
 }
 
 // pull tries the candidates until one has the image.
-func (s *Service) pull(ctx context.Context, r PullRequest) (storage.Image, error) {
+func (s *Service) pull(ctx context.Context, r PullRequest, p *progress) (storage.Image, error) {
 	list, err := s.candidates(r)
 	if err != nil {
 		return storage.Image{}, err
 	}
+	defer p.tell(s.log)()
 	start := time.Now()
 	var errs []error
 	for _, c := range list {
-		img, err := s.fetch.Fetch(ctx, c)
+		img, err := s.fetch.Fetch(ctx, c, p)
 		if err == nil {
-			s.log.Info("image pulled", "name", c.ref, "image", img.ID, "bytes", img.Size, "took", time.Since(start))
+			done := p.get()
+			s.log.Info("image pulled", "name", c.ref, "image", img.ID, "from", done.From, "layers", done.Layers,
+				"received", done.Received, "bytes", img.Size, "took", time.Since(start))
 			return img, nil
 		}
 		s.log.Warn("image not pulled", "name", c.ref, "took", time.Since(start), "err", err)
@@ -96,9 +99,10 @@ type flights struct {
 }
 
 type flight struct {
-	done chan struct{} // closed when img and err are final
-	img  storage.Image
-	err  error
+	progress *progress
+	done     chan struct{} // closed when img and err are final
+	img      storage.Image
+	err      error
 }
 
 func (f *flights) init() {
@@ -113,8 +117,8 @@ func (f *flights) close() {
 
 // join waits for the flight of key, starting it with work if there is none.
 // When ctx ends first, the flight goes on.
-func (f *flights) join(ctx context.Context, key flightKey, work func(context.Context) (storage.Image, error)) (storage.Image, error) {
-	fl := f.take(key, work)
+func (f *flights) join(ctx context.Context, key flightKey, image string, work func(context.Context, *progress) (storage.Image, error)) (storage.Image, error) {
+	fl := f.take(key, image, work)
 	select {
 	case <-fl.done:
 		return fl.img, fl.err
@@ -123,16 +127,26 @@ func (f *flights) join(ctx context.Context, key flightKey, work func(context.Con
 	}
 }
 
-func (f *flights) take(key flightKey, work func(context.Context) (storage.Image, error)) *flight {
+func (f *flights) progress() []Progress {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]Progress, 0, len(f.flying))
+	for _, fl := range f.flying {
+		list = append(list, fl.progress.get())
+	}
+	return list
+}
+
+func (f *flights) take(key flightKey, image string, work func(context.Context, *progress) (storage.Image, error)) *flight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl, ok := f.flying[key]; ok {
 		return fl
 	}
-	fl := &flight{done: make(chan struct{})}
+	fl := &flight{progress: newProgress(image), done: make(chan struct{})}
 	f.flying[key] = fl
 	f.wg.Go(func() {
-		fl.img, fl.err = work(f.ctx)
+		fl.img, fl.err = work(f.ctx, fl.progress)
 		f.mu.Lock()
 		delete(f.flying, key)
 		f.mu.Unlock()

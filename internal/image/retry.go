@@ -15,20 +15,25 @@ import (
 	"github.com/gantry-cri/gantry/internal/errkind"
 )
 
-// retryAttempts is how often something is asked of a registry in all.
-const retryAttempts = 4
+// How often something is asked in all: of a registry, and of a mirror when
+// there is another server to turn to.
+const (
+	retryAttempts  = 4
+	mirrorAttempts = 2
+)
 
 // retrier asks again when a registry failed in a way that passes.
 type retrier struct {
-	delay time.Duration // before the second attempt; doubled for each one after
-	log   *slog.Logger
+	attempts int
+	delay    time.Duration // before the second attempt; doubled for each one after
+	log      *slog.Logger
 }
 
 // do runs fn until it succeeds, fails for good, or has failed often enough.
 func (r retrier) do(ctx context.Context, what string, fn func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := fn()
-		if err == nil || attempt == retryAttempts || !passes(err) || ctx.Err() != nil {
+		if err == nil || attempt == r.attempts || !passes(err) || ctx.Err() != nil {
 			return err
 		}
 		r.log.Debug("registry failed, asking again", "what", what, "attempt", attempt, "err", err)

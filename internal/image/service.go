@@ -32,7 +32,7 @@ type Service struct {
 // fetcher brings one image of a registry into the store. It reports
 // failures with their kinds.
 type fetcher interface {
-	Fetch(ctx context.Context, c candidate) (storage.Image, error)
+	Fetch(ctx context.Context, c candidate, p *progress) (storage.Image, error)
 }
 
 // New prepares a service and removes what an earlier process left in TempDir.

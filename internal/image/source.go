@@ -20,14 +20,14 @@ import (
 // maxIndexDepth is how many indexes may lead to an image.
 const maxIndexDepth = 4
 
-// open connects to the registry or to the first mirror that has the image.
-func (f *streamFetcher) open(ctx context.Context, c candidate, w *watch) (*watchedSource, error) {
+// open connects to the server that c.sys leads to.
+func (f *streamFetcher) open(ctx context.Context, c candidate, retry retrier, w *watch) (*watchedSource, error) {
 	ref, err := docker.NewReference(c.ref)
 	if err != nil {
 		return nil, err
 	}
-	watched := &watchedSource{w: w, retry: f.retry}
-	err = f.retry.do(ctx, c.ref.String(), func() (err error) {
+	watched := &watchedSource{w: w, retry: retry}
+	err = retry.do(ctx, c.ref.String(), func() (err error) {
 		defer w.begin()()
 		watched.ImageSource, err = ref.NewImageSource(ctx, c.sys)
 		return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,15 +20,15 @@ var errStalled = errors.New("stalled")
 // time in which we wait for the registry counts: a slow disk is no stall, and
 // neither is a long transfer.
 type watch struct {
-	limit  time.Duration
-	cancel context.CancelCauseFunc
-	bytes  atomic.Int64 // received so far
+	limit    time.Duration
+	cancel   context.CancelCauseFunc
+	progress *progress
 }
 
 // newWatch derives a context that ends with errStalled.
-func newWatch(ctx context.Context, limit time.Duration) (context.Context, *watch) {
+func newWatch(ctx context.Context, limit time.Duration, p *progress) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &watch{limit: limit, cancel: cancel}
+	return ctx, &watch{limit: limit, cancel: cancel, progress: p}
 }
 
 func (w *watch) close() { w.cancel(nil) }
@@ -43,7 +42,7 @@ func (w *watch) begin() (done func()) {
 // explain replaces the errors that follow from a stall by what happened.
 func (w *watch) explain(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStalled) {
-		return errkind.Errorf(errkind.Timeout, "no byte from the registry for %s (after %d bytes)", w.limit, w.bytes.Load())
+		return errkind.Errorf(errkind.Timeout, "no byte from the registry for %s (after %d bytes)", w.limit, w.progress.get().Received)
 	}
 	return err
 }
@@ -98,6 +97,6 @@ type watchedBody struct {
 func (b *watchedBody) Read(p []byte) (int, error) {
 	defer b.w.begin()()
 	n, err := b.ReadCloser.Read(p)
-	b.w.bytes.Add(int64(n))
+	b.w.progress.received(n)
 	return n, err
 }
