@@ -50,6 +50,11 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 	if err := d.recover(ctx); err != nil {
 		return err
 	}
+	stopControl, err := serveControl(d, cfg.RunRoot, log)
+	if err != nil {
+		return err
+	}
+	defer stopControl()
 	listener, err := listen(cfg.Listen)
 	if err != nil {
 		return err

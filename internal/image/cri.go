@@ -21,7 +21,7 @@ func (s *Service) CRI(img storage.Image) *runtimeapi.Image {
 		Id:     "sha256:" + img.ID,
 		Size:   img.Size,
 		Spec:   &runtimeapi.ImageSpec{Image: "sha256:" + img.ID},
-		Pinned: slices.ContainsFunc(img.Names, func(n string) bool { return s.pinned[n] }),
+		Pinned: s.Pinned(img),
 	}
 	for _, name := range img.Names {
 		if strings.Contains(name, "@") {

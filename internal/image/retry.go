@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"time"
 
 	"go.podman.io/image/v5/docker"
@@ -62,7 +63,7 @@ func passes(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, docker.ErrTooManyRequests), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, errWrongContent):
+	case errors.Is(err, docker.ErrTooManyRequests), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, errWrongContent):
 		return false
 	case errors.As(err, &cert), errors.As(err, &dns):
 		return false

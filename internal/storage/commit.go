@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -133,16 +134,28 @@ func (s *Store) putAside(dir string) error {
 	if !s.anyRootFS() {
 		return s.trash.move(dir)
 	}
-	aside := filepath.Join(s.damagedDir(), fmt.Sprintf("%d", time.Now().UnixNano()))
-	return os.Rename(dir, aside)
+	s.setAside(true)
+	return os.Rename(dir, filepath.Join(s.damagedDir(), strconv.FormatInt(time.Now().UnixNano(), 10)))
+}
+
+// setAside notes whether damaged layers wait for the last container to go.
+func (s *Store) setAside(waits bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aside = waits
 }
 
 // emptyDamaged deletes what was put aside, once no container can use it.
 func (s *Store) emptyDamaged() {
 	entries, err := os.ReadDir(s.damagedDir())
-	if err != nil || len(entries) == 0 || s.anyRootFS() {
-		return // tried again with the next container that goes
+	if err != nil || len(entries) == 0 {
+		return
 	}
+	if s.anyRootFS() {
+		s.setAside(true) // tried again when the last container goes
+		return
+	}
+	s.setAside(false)
 	for _, e := range entries {
 		if err := s.trash.move(filepath.Join(s.damagedDir(), e.Name())); err != nil {
 			s.log.Warn("damaged layer not removed", "dir", e.Name(), "err", err)

@@ -184,12 +184,14 @@ func (s *Store) RemoveRootFS(ctr id.Container) error {
 	return nil
 }
 
-// unclaim forgets what ctr uses and reports whether an image of it waits to be deleted.
+// unclaim forgets what ctr uses and reports whether an image of it, or a
+// damaged layer, waits to be deleted.
 func (s *Store) unclaim(ctr id.Container) bool {
 	s.mu.Lock()
 	used := s.uses[ctr]
 	delete(s.uses, ctr)
-	waits := slices.ContainsFunc(used, func(imageID string) bool { return s.removed[imageID] })
+	waits := s.aside && len(s.uses) == 0 ||
+		slices.ContainsFunc(used, func(imageID string) bool { return s.removed[imageID] })
 	s.mu.Unlock()
 	s.usage.forgetContainer(ctr) // last: a measurement under way is kept only for a use
 	return waits

@@ -48,10 +48,11 @@ type Store struct {
 	// over disk I/O and taken before mu.
 	records sync.Mutex
 
-	// mu guards uses and removed, and is held where the index is replaced.
+	// mu guards uses, removed and aside, and is held where the index is replaced.
 	// Never held over disk I/O.
 	mu      sync.Mutex
 	uses    map[id.Container][]string // container -> ids of its image and of its volumes
+	aside   bool                      // damaged layers wait in damagedDir for the last container to go
 	removed map[string]bool           // images without names, still on disk
 
 	unsynced unsyncedLayers

@@ -26,6 +26,8 @@ var table = map[string]rule{
 
 	"internal/server": {[]string{"internal/sandbox", "internal/container", "internal/image", "internal/storage", "internal/oci", "internal/streaming", "internal/events", "internal/stats"},
 		"it translates between gRPC and the packages that do the work; of storage, oci and events it uses the types of results only"},
+	"internal/control": {[]string{"internal/image", "internal/storage"},
+		"it answers an operator as internal/server answers the kubelet; of storage it uses the type of an image only"},
 	"internal/sandbox": {[]string{"internal/container", "internal/network", "internal/monitor", "internal/oci", "internal/storage", "internal/programs",
 		"internal/cgroup", "internal/systemd", "internal/node", "internal/events", "internal/statefile", "internal/rollback", "internal/index", "internal/flight"},
 		"a pod is made of containers and a network; nothing below knows of pods"},

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/gantry-cri/gantry/internal/control"
+)
+
+// headerWait is how long a client of the control socket may take to ask.
+const headerWait = 10 * time.Second
+
+// serveControl answers operators until the returned function is called.
+func serveControl(d *daemon, runRoot string, log *slog.Logger) (stop func(), err error) {
+	listener, err := listen(filepath.Join(runRoot, control.SocketName))
+	if err != nil {
+		return nil, err
+	}
+	srv := &http.Server{
+		Handler:           control.Handler(d.images, log),
+		ReadHeaderTimeout: headerWait,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	go func() {
+		if err := srv.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			log.Error("the control socket is not served any more", "err", err)
+		}
+	}()
+	return func() { _ = srv.Close() }, nil // it only cuts connections off
+}

@@ -1,0 +1,70 @@
+// Package control is what an operator asks of a running daemon beyond the CRI:
+// JSON over HTTP on a unix socket that only root can open. Handler serves it,
+// Client asks. An answer that takes a while is a stream of JSON values, one a
+// line.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/gantry-cri/gantry/internal/image"
+	"github.com/gantry-cri/gantry/internal/storage"
+)
+
+// SocketName is the socket's name in the run root.
+const SocketName = "control.sock"
+
+// Images are the images of the daemon; image.Service is it.
+type Images interface {
+	List() []storage.Image
+	Resolve(ref string) (storage.Image, error)
+	Info(img storage.Image) (map[string]string, error)
+	Pinned(img storage.Image) bool
+	InUse(img storage.Image) bool
+	Pull(ctx context.Context, r image.PullRequest) (storage.Image, error)
+	Pulls() []image.Progress
+	Damaged(ctx context.Context, img storage.Image) ([]string, error)
+	Prune(ctx context.Context) ([]storage.Image, error)
+}
+
+// Image is one stored image.
+type Image struct {
+	ID      string    `json:"id"` // with sha256:
+	Names   []string  `json:"names"`
+	Size    uint64    `json:"size"` // bytes, unpacked
+	Created time.Time `json:"created"`
+	Pinned  bool      `json:"pinned"`
+	InUse   bool      `json:"in_use"` // by a container
+}
+
+// Inspection is an image with what its builder and its registry said of it.
+type Inspection struct {
+	Image
+	Info json.RawMessage `json:"info"` // as the CRI's verbose ImageStatus has it
+}
+
+// PullUpdate is one line of a pull: how far it is, or its end.
+type PullUpdate struct {
+	Progress *image.Progress `json:"progress,omitempty"`
+	Image    *Image          `json:"image,omitempty"` // it is pulled
+	Error    string          `json:"error,omitempty"` // it is not
+}
+
+// Verdict is one line of a verification.
+type Verdict struct {
+	Image   Image    `json:"image"`
+	Damaged []string `json:"damaged,omitempty"` // layers whose files are not as they were unpacked
+}
+
+// Pruned is the answer to a prune.
+type Pruned struct {
+	Removed []Image `json:"removed"`
+	Error   string  `json:"error,omitempty"` // why not all
+}
+
+// problem is the body of an answer that is an error.
+type problem struct {
+	Error string `json:"error"`
+}
