@@ -40,6 +40,11 @@ const (
 	podMetrics  = "ListPodSandboxMetrics, N pods"
 	restart     = "SIGKILL with N pods, start: all listed"
 	pullNginx   = "pull nginx, 7 MB"
+	pullGzip    = "pull 97 MB, gzip, 2 layers"
+	pullZstd    = "pull the same as zstd"
+	pullLayers  = "pull 40 small layers"
+	pullAgain   = "pull a second tag"
+	pullMemory  = "growth of the daemon's RSS while it pulls 97 MB"
 	logRate     = "log, 100-byte lines, none lost"
 	attachRate  = "output to an attached client"
 	soakMemory  = "growth of the daemon by N execs"
@@ -57,6 +62,7 @@ func (b *bench) measure(ctx context.Context) error {
 		{fmt.Sprintf("%d pods up and down, one at a time", b.plan.rounds), b.rounds},
 		{fmt.Sprintf("%d commands in a container", b.plan.execs), b.execs},
 		{fmt.Sprintf("%d times %d pods, %d at a time", b.plan.bursts, b.plan.burst, b.plan.workers), b.bursts},
+		{fmt.Sprintf("%d pulls of large images", pullRepeats), b.pulls},
 		{fmt.Sprintf("%d times 512 MB of log", b.plan.bursts), b.logs},
 		{"an attached client", b.attached},
 		{fmt.Sprintf("%d commands, 8 at a time", b.plan.soak), b.soak},
