@@ -82,7 +82,7 @@ install:
 # Every part runs even when one before it fails; the summary comes last.
 test: install
 	@test/run.sh programs:'$(MAKE) build' tools:'$(MAKE) tools' c:'$(MAKE) c-test' vet:'$(MAKE) vet' \
-		unit:'$(MAKE) unit' integration:'$(MAKE) integration' critest:'$(MAKE) critest'
+		unit:'$(MAKE) unit' integration:'$(MAKE) integration' crash:'$(MAKE) crash' critest:'$(MAKE) critest'
 
 .PHONY: vet
 vet: programs
@@ -94,10 +94,17 @@ c-test:
 
 # Everything but what needs the daemon.
 unit: programs
-	$(GO_TEST) -timeout 10m $$(go list -tags "$(TAGS)" ./... | grep -v -e /test/integration -e /test/critest -e /test/bench)
+	$(GO_TEST) -timeout 10m $$(go list -tags "$(TAGS)" ./... | grep -v -e /test/integration -e /test/crash -e /test/critest -e /test/bench)
 
 integration: build bin/crictl
 	$(GO_TEST) -count=1 -timeout 25m ./test/integration
+
+crash: build
+	$(GO_TEST) -count=1 -v -timeout 25m ./test/crash
+
+# Each side effect of each call, and ten thousand exits: hours.
+soak: build
+	GANTRY_TEST_CRASH_POINTS=all GANTRY_TEST_EXITS=10000 $(GO_TEST) -count=1 -v -timeout 12h ./test/crash
 
 critest: build tools
 	$(GO_TEST) -count=1 -v -timeout 25m ./test/critest

@@ -95,6 +95,7 @@ type Container struct {
 	gone      chan struct{} // closed when the container has exited
 	cleaned   chan struct{} // closed when the runtime has forgotten it
 
+	made     atomic.Bool            // the creation is complete, or was when an earlier daemon ended
 	stopSent atomic.Bool            // the stop signal was sent
 	waiting  atomic.Pointer[string] // what the init executed before Start: the runtime; nil if an earlier daemon started it
 
@@ -141,8 +142,9 @@ func (c *Container) PodID() id.Pod { return c.Record.Pod }
 // Status is the container's state at this moment. It never waits.
 func (c *Container) Status() Status { return *c.status.Load() }
 
-// visible reports whether the container's creation is complete.
-func (c *Container) visible() bool { return c.Status().State != 0 }
+// visible reports whether the container's creation is complete. One whose
+// creation failed or was interrupted never is, though it may have an exit.
+func (c *Container) visible() bool { return c.made.Load() && c.Status().State != 0 }
 
 // Config is the request that the container was created from. Read only.
 func (c *Container) Config() *runtimeapi.ContainerConfig { return c.Record.Config.Message }
@@ -162,6 +164,7 @@ func (m *Manager) newContainer(rec Record, pod *Pod, st Status) *Container {
 		holding: st.State == 0, // until its creation is told
 	}
 	c.status.Store(&st)
+	c.made.Store(st.State != 0)
 	c.resources.Store(rec.Resources.Message)
 	if st.State == Exited {
 		close(c.gone)

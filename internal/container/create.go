@@ -60,7 +60,7 @@ func (m *Manager) Create(ctx context.Context, pod *Pod, req CreateRequest) (*Con
 
 func (m *Manager) byName(pod id.Pod, md *runtimeapi.ContainerMetadata) *Container {
 	for _, c := range m.OfPod(pod) {
-		if proto.Equal(c.Config().GetMetadata(), md) {
+		if c.visible() && proto.Equal(c.Config().GetMetadata(), md) {
 			return c
 		}
 	}
@@ -161,6 +161,7 @@ func (m *Manager) bringUp(ctx context.Context, c *Container, req CreateRequest) 
 		return err
 	}
 	c.publishAs(events.Created, func(s Status) Status {
+		c.made.Store(true)
 		if s.State != Exited {
 			s.State, s.PID = Created, pid
 		}
