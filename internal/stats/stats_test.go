@@ -265,8 +265,10 @@ func TestKeptNetwork(t *testing.T) {
 		t.Cleanup(func() { _ = proc.Process.Kill(); _ = proc.Wait() })
 		pod := Pod{ID: "p", NetNS: "/proc/self/ns/net", PausePID: proc.Process.Pid, Parts: []string{"/p/pause"}}
 		look := func() bool { _, ok := c.network(&pod, &scratch{}); return ok }
-		if !look() || !look() {
-			t.Fatal("no network")
+		for range 2 { // the second by what the first has kept
+			if !look() {
+				t.Fatal("no network")
+			}
 		}
 		equal(t, "kept files", c.fds.used.Load(), 1)
 		c.prune(nil)
