@@ -42,6 +42,7 @@ programs:
 	@$(MAKE) --no-print-directory -C monitor OUT=$(CURDIR)/internal/programs/gantry-monitor
 	@$(MAKE) --no-print-directory -C pause OUT=$(CURDIR)/internal/programs/pause
 	@$(MAKE) --no-print-directory -C execwait OUT=$(CURDIR)/internal/programs/execwait
+	@$(MAKE) --no-print-directory -C standin OUT=$(CURDIR)/internal/programs/standin
 
 .PHONY: bin/gantryd
 bin/gantryd: programs
@@ -137,4 +138,5 @@ clean:
 	-@$(MAKE) --no-print-directory -C monitor clean
 	-@$(MAKE) --no-print-directory -C pause clean
 	-@$(MAKE) --no-print-directory -C execwait clean
-	rm -rf bin build internal/programs/gantry-monitor internal/programs/pause internal/programs/execwait
+	-@$(MAKE) --no-print-directory -C standin clean
+	rm -rf bin build internal/programs/gantry-monitor internal/programs/pause internal/programs/execwait internal/programs/standin

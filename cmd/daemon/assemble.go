@@ -93,6 +93,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		CreateTimeout:  cfg.RuntimeTimeout,
 		RuntimeTimeout: cfg.RuntimeTimeout,
 		ExecWait:       progs.ExecWait,
+		StandIn:        progs.StandIn,
 		ExecOutputMax:  int(cfg.ExecOutputMax),
 		LogSizeMax:     cfg.LogSizeMax,
 		Journal:        cfg.JournalSocket,

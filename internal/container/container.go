@@ -113,6 +113,9 @@ type Environment struct {
 	RuntimeTimeout time.Duration
 	// ExecWait is the program that waits for the processes of execs.
 	ExecWait string
+	// StandIn is the program that stands in for the init of a container that
+	// runs in its pod's sandbox.
+	StandIn string
 	// ExecOutputMax bounds each of the two outputs that ExecSync keeps, in bytes.
 	ExecOutputMax int
 	// LogSizeMax bounds a container's log, in bytes; not positive: unbounded.

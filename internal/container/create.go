@@ -197,14 +197,8 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 		console = mon.ConsoleSocket(c.Record.ID)
 	}
 	req := monitor.CreateRequest{
-		ID: c.Record.ID,
-		Args: c.pod.Runtime.CreateArgs(oci.CreateArgs{
-			ID:            string(c.Record.ID),
-			Bundle:        c.Dir(),
-			PidFile:       filepath.Join(c.Dir(), pidFile),
-			ConsoleSocket: console,
-			Systemd:       c.pod.Cgroups == cgroup.Systemd,
-		}),
+		ID:            c.Record.ID,
+		Args:          c.createArgs(console),
 		PidFile:       filepath.Join(c.Dir(), pidFile),
 		ExitFile:      filepath.Join(c.Dir(), exitFile),
 		LogPath:       c.Record.LogPath,
@@ -228,7 +222,7 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 	}
 	req.OwnerUID, req.OwnerGID = c.pod.UserNS.Root()
 	req.Mounts = append(req.Mounts, c.volumeMounts(root)...)
-	if !c.hostIPC() {
+	if !c.hostIPC() && !c.pod.Runtime.Sandboxed() {
 		req.Mounts = append(req.Mounts, monitor.Mount{Shared: &monitor.FromProcess{
 			PID:    c.pod.PausePID(),
 			Source: "/dev/shm",
@@ -236,6 +230,21 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 		}})
 	}
 	return req
+}
+
+// createArgs is the command line that creates the container.
+func (c *Container) createArgs(console string) []string {
+	args := oci.CreateArgs{
+		ID:            string(c.Record.ID),
+		Bundle:        c.Dir(),
+		PidFile:       filepath.Join(c.Dir(), pidFile),
+		ConsoleSocket: console,
+		Systemd:       c.pod.Cgroups == cgroup.Systemd,
+	}
+	if c.pod.Runtime.Sandboxed() {
+		return c.pod.Runtime.StandInArgs(c.env.StandIn, args)
+	}
+	return c.pod.Runtime.CreateArgs(args)
 }
 
 // discard undoes a creation. Each part is idempotent; the record goes last.

@@ -120,7 +120,7 @@ func (c *Container) namespaces() (oci.Namespaces, error) {
 	if pause <= 0 {
 		return oci.Namespaces{}, errkind.Errorf(errkind.Precondition, "pod %s has no pause container", c.pod.ID)
 	}
-	if err := c.checkPodNamespaces(); err != nil {
+	if err := errors.Join(c.checkPodNamespaces(), c.checkSandboxed()); err != nil {
 		return oci.Namespaces{}, err
 	}
 	join := oci.Namespaces{
@@ -157,6 +157,24 @@ func (c *Container) checkPodNamespaces() error {
 	}{{"network", asked.GetNetwork(), pod.GetNetwork()}, {"ipc", asked.GetIpc(), pod.GetIpc()}} {
 		if ns.asked != runtimeapi.NamespaceMode_POD && ns.asked != ns.pod {
 			return errkind.Errorf(errkind.Invalid, "namespace_options.%s of a container can't be %s: the pod's is %s", ns.name, ns.asked, ns.pod)
+		}
+	}
+	return nil
+}
+
+// checkSandboxed refuses what a container inside its pod's sandbox can't have.
+func (c *Container) checkSandboxed() error {
+	if !c.pod.Runtime.Sandboxed() {
+		return nil
+	}
+	switch pid := c.Config().GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid(); pid {
+	case runtimeapi.NamespaceMode_NODE, runtimeapi.NamespaceMode_TARGET:
+		return errkind.Errorf(errkind.Unsupported, "namespace_options.pid: a container in a sandbox (%s) can't have %s", c.pod.Runtime.Name(), pid)
+	}
+	for _, m := range c.Config().GetMounts() {
+		if m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL {
+			return errkind.Errorf(errkind.Unsupported, "mount %s: no mount of a container in a sandbox (%s) reaches the node",
+				m.GetContainerPath(), c.pod.Runtime.Name())
 		}
 	}
 	return nil

@@ -48,6 +48,9 @@ func (c *Container) start(ctx context.Context) error {
 func (c *Container) callRuntimeStart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.env.RuntimeTimeout)
 	defer cancel()
+	if c.pod.Runtime.Sandboxed() {
+		return c.pod.Runtime.StartStandIn(ctx, string(c.Record.ID), c.Dir())
+	}
 	return c.pod.Runtime.Start(ctx, string(c.Record.ID))
 }
 

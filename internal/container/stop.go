@@ -87,6 +87,9 @@ func (c *Container) heeds(a attention) bool {
 // kill sends SIGKILL and waits for the exit, at most killWait, then ends the
 // whole cgroup and waits as long again.
 func (c *Container) kill() error {
+	if c.pod.Runtime.Sandboxed() {
+		return c.killSandboxed()
+	}
 	err := c.signal(unix.SIGKILL)
 	if err == nil && c.waitGone(killWait) {
 		return nil
@@ -98,6 +101,35 @@ func (c *Container) kill() error {
 	return errors.Join(
 		errkind.Errorf(errkind.Timeout, "kill container %s: process %d is still there %s after SIGKILL (uninterruptible sleep?)",
 			c.Record.ID, c.Status().PID, 2*killWait), err)
+}
+
+// exitTold is how long an exit that the runtime knows of may take to be told.
+const exitTold = 2 * time.Second
+
+// killSandboxed is kill for a container in its pod's sandbox. Where the sandbox
+// does not end it, or has not started it, the process that stands in for it is
+// killed: then it counts as exited, and the clean-up has the sandbox delete it.
+func (c *Container) killSandboxed() error {
+	var err error
+	if c.Status().State != Created {
+		wait := killWait
+		if err = c.signal(unix.SIGKILL); err != nil {
+			wait = exitTold // it has ended just now, or the sandbox has
+		}
+		if c.waitGone(wait) {
+			return nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), killWait)
+	defer cancel()
+	mon, monErr := c.pod.Monitor()
+	if monErr == nil {
+		monErr = mon.Kill(ctx, c.Record.ID, unix.SIGKILL)
+	}
+	if c.waitGone(killWait) {
+		return nil
+	}
+	return fmt.Errorf("kill container %s: %w", c.Record.ID, errors.Join(err, monErr))
 }
 
 // signal delivers sig to the container's init: through its parent, the

@@ -87,6 +87,13 @@ func (s *sandboxSpec) setAnnotations() error {
 	s.AddAnnotation(annotationSandboxName, metadata.GetName())
 	s.AddAnnotation(annotationSandboxNamespace, metadata.GetNamespace())
 	s.AddAnnotation(annotationSandboxUID, metadata.GetUid())
+	if s.in.SharedMemory != "" {
+		// Where a container has this directory mounted, runsc mounts the one tmpfs
+		// of the pod, which is inside the sandbox.
+		s.AddAnnotation("dev.gvisor.spec.mount.shm.source", s.in.SharedMemory)
+		s.AddAnnotation("dev.gvisor.spec.mount.shm.type", "tmpfs")
+		s.AddAnnotation("dev.gvisor.spec.mount.shm.share", "pod")
+	}
 	return nil
 }
 

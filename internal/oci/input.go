@@ -93,6 +93,9 @@ type SandboxInput struct {
 	OCIVersion string
 	// Hostname is set in the pod's UTS namespace; "" sets none.
 	Hostname string
+	// SharedMemory is a directory of the host that stands for the pod's /dev/shm
+	// inside a runtime's own sandbox; "" for runtimes that have none.
+	SharedMemory string
 	// ShmSize is the size of the pod's /dev/shm in bytes; 0 is 64 MiB.
 	ShmSize int64
 	// Options are those of the runtime's handler.

@@ -151,6 +151,16 @@ func identify(path string) (fileIdentity, error) {
 
 // argv is the command line of one command of the runtime.
 func (r *Runtime) argv(args ...string) []string {
+	var own []string
+	if r.Sandboxed() {
+		own = sandboxedArgs
+	}
+	return slices.Concat([]string{r.path, "--root", r.root}, own, r.options.Args, args)
+}
+
+// probeArgv is the command line of a command that any kind of runtime
+// understands.
+func (r *Runtime) probeArgv(args ...string) []string {
 	return slices.Concat([]string{r.path, "--root", r.root}, r.options.Args, args)
 }
 

@@ -23,15 +23,19 @@ const (
 	reapGrace = time.Second
 )
 
-// command runs one command of the runtime and returns its standard output.
-// The error is a
-// *CommandError when the runtime says that it failed; its kind is Timeout when
-// the deadline (commandTimeout without one) passed, and the command and all
-// that it started have been killed then.
+// command runs one command of the runtime and returns its standard output. The
+// errors are those of run.
 func (r *Runtime) command(ctx context.Context, args ...string) ([]byte, error) {
+	return r.run(ctx, r.argv(args...), args)
+}
+
+// run runs argv, the command line of the command args, and returns its standard
+// output. The error is a *CommandError when the runtime says that it failed; its
+// kind is Timeout when the deadline (commandTimeout without one) passed, and the
+// command and all that it started have been killed then.
+func (r *Runtime) run(ctx context.Context, argv, args []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	argv := r.argv(args...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = r.env
 	stdout, stderr := &bounded{max: maxStdout}, &tail{max: maxStderr}

@@ -16,7 +16,7 @@ import (
 type CreateArgs struct {
 	ID      string
 	Bundle  string
-	PidFile string
+	PidFile string // "" for none
 	// ConsoleSocket receives the pseudo-terminal of a process with a terminal; "" without one.
 	ConsoleSocket string
 	// Systemd tells the runtime that systemd makes the container's cgroup.
@@ -30,7 +30,10 @@ func (r *Runtime) CreateArgs(a CreateArgs) []string {
 	if a.Systemd {
 		args = append(args, "--systemd-cgroup")
 	}
-	args = append(args, "create", "--bundle", a.Bundle, "--pid-file", a.PidFile)
+	args = append(args, "create", "--bundle", a.Bundle)
+	if a.PidFile != "" {
+		args = append(args, "--pid-file", a.PidFile)
+	}
 	if a.ConsoleSocket != "" {
 		args = append(args, "--console-socket", a.ConsoleSocket)
 	}

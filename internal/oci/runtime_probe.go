@@ -32,7 +32,7 @@ type probed struct {
 func (r *Runtime) probe(ctx context.Context) (probed, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	out, err := r.command(ctx, "--version")
+	out, err := r.run(ctx, r.probeArgv("--version"), []string{"--version"})
 	if err != nil {
 		return probed{}, err
 	}
@@ -51,7 +51,7 @@ func (r *Runtime) probe(ctx context.Context) (probed, error) {
 // probeFeatures returns nil where the binary has no features command.
 // See https://github.com/opencontainers/runtime-spec/blob/main/features.md
 func (r *Runtime) probeFeatures(ctx context.Context) (*features.Features, error) {
-	out, err := r.command(ctx, "features")
+	out, err := r.run(ctx, r.probeArgv("features"), []string{"features"})
 	if isCommandError(err) {
 		return nil, nil
 	}

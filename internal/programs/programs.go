@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 )
 
-// Built by make from monitor/, pause/ and execwait/ into this folder.
+// Built by make from monitor/, pause/, execwait/ and standin/ into this folder.
 var (
 	//go:embed gantry-monitor
 	monitor []byte
@@ -22,6 +22,8 @@ var (
 	pause []byte
 	//go:embed execwait
 	execwait []byte
+	//go:embed standin
+	standin []byte
 )
 
 // PauseArg is the path of the pause program inside PauseRootFS.
@@ -31,6 +33,7 @@ const PauseArg = "/pause"
 type Paths struct {
 	Monitor     string // the gantry-monitor program
 	ExecWait    string // the execwait program
+	StandIn     string // the standin program
 	PauseRootFS string // a root filesystem, to be used read-only, that holds pause at PauseArg
 }
 
@@ -42,6 +45,7 @@ func Install(dir string) (Paths, error) {
 	paths := Paths{
 		Monitor:     filepath.Join(dir, contentName("gantry-monitor", monitor)),
 		ExecWait:    filepath.Join(dir, contentName("gantry-execwait", execwait)),
+		StandIn:     filepath.Join(dir, contentName("gantry-standin", standin)),
 		PauseRootFS: filepath.Join(dir, "pause-rootfs"),
 	}
 	// The mount points that a pod's pause container may need.
@@ -53,6 +57,7 @@ func Install(dir string) (Paths, error) {
 	err := errors.Join(
 		installProgram(paths.Monitor, monitor),
 		installProgram(paths.ExecWait, execwait),
+		installProgram(paths.StandIn, standin),
 		installProgram(filepath.Join(paths.PauseRootFS, PauseArg), pause),
 	)
 	if err != nil {

@@ -136,6 +136,8 @@ func (m *Manager) Abilities(rt *oci.Runtime) oci.Abilities {
 // namespaces, or nil; of kind Unsupported.
 func (m *Manager) UserNamespaces(rt *oci.Runtime) error {
 	switch {
+	case rt.Sandboxed():
+		return errkind.Errorf(errkind.Unsupported, "user namespaces: the sandbox of %s has one of its own", rt.Name())
 	case m.opts.NoUserNamespaces != nil:
 		return errkind.Errorf(errkind.Unsupported, "user namespaces do not work on this node: %w", m.opts.NoUserNamespaces)
 	case !m.Abilities(rt).IDMappedMounts:

@@ -129,6 +129,9 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 			return req, err
 		}
 	}
+	if p.runtime.Sandboxed() {
+		in.SharedMemory = filepath.Join(p.dir, shmDir)
+	}
 	spec, err := oci.SandboxSpec(in)
 	if err != nil {
 		return req, err

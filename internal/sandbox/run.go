@@ -32,7 +32,7 @@ func (m *Manager) Run(ctx context.Context, cfg *runtimeapi.PodSandboxConfig, han
 	if err != nil {
 		return "", err
 	}
-	if err := m.checkUserNamespace(cfg, rt); err != nil {
+	if err := errors.Join(m.checkUserNamespace(cfg, rt), checkSandboxed(cfg, rt)); err != nil {
 		return "", err
 	}
 	ident := identityOf(cfg)
@@ -135,6 +135,12 @@ func (m *Manager) startAndConnect(ctx context.Context, p *Pod, st *Status) error
 		if err := network.CreateNetNS(p.netns()); err != nil {
 			return err
 		}
+	}
+	if p.runtime.Sandboxed() { // its start takes the addresses over from the namespace
+		if err := m.connectNetwork(ctx, p, st); err != nil {
+			return err
+		}
+		return m.startPause(ctx, p, st)
 	}
 	var g errgroup.Group // each part ends by itself within its own deadline; both are waited for
 	g.Go(func() error { return m.connectNetwork(ctx, p, st) })
