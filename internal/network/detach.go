@@ -66,6 +66,11 @@ func (m *Manager) runDel(ctx context.Context, r *record) error {
 	if !isNetNS(rt.NetNS) {
 		rt.NetNS = "" // how the specification says that the namespace is gone
 	}
+	if len(r.Raw) > 0 && hasInterface(r.NetNS, r.IfName) {
+		if err := putAddressesBack(r); err != nil {
+			m.log.Warn("DEL may not find what it has to undo", "pod", r.Pod, "err", err)
+		}
+	}
 	return m.withPlugins(ctx, r.Pod, func(ctx context.Context, cni *libcni.CNIConfig) error {
 		if needsStandIn(list, r) {
 			err := m.delWithStandIn(ctx, cni, list, r)
