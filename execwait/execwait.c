@@ -1,5 +1,5 @@
 /*
- * execwait SCORE PIDFILE RUNTIME ARG...
+ * execwait [-k FILE COUNT KILL...] SCORE PIDFILE RUNTIME ARG...
  *
  * Takes SCORE as its oom_score_adj, which all that it starts inherits ("" or
  * one that may not be set: leaves it), since crun's exec does not set that of
@@ -15,6 +15,10 @@
  * the caller has open. When that closes, because the caller has died, and on
  * SIGTERM, all that came of execwait is killed, as far as its sessions and
  * children tell.
+ *
+ * A process inside a sandbox with a kernel of its own is not among that. -k
+ * says how to kill it: FILE has its PID there, KILL... are COUNT words of a
+ * command line, and a word that ends in "=" is completed by that PID.
  *
  * Why: without --detach, runc copies the process's output itself and does not
  * end before everyone has closed it, a daemon left in the background too; and
@@ -34,12 +38,26 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FAILED = 255, LIFELINE = 3, MAX_VICTIMS = 4096 };
+enum { FAILED = 255, LIFELINE = 3, MAX_VICTIMS = 4096, MAX_WORDS = 64 };
 
 static int fail(const char *what)
 {
 	fprintf(stderr, "execwait: %s: %s\n", what, strerror(errno));
 	return FAILED;
+}
+
+/* Reads the number in the file; 0 if there is none. */
+static pid_t read_pid(const char *path)
+{
+	char text[32];
+	FILE *f = fopen(path, "re");
+	if (f == NULL)
+		return 0;
+	size_t n = fread(text, 1, sizeof text - 1, f);
+	fclose(f);
+	text[n] = '\0';
+	long pid = strtol(text, NULL, 10);
+	return pid > 0 ? (pid_t)pid : 0;
 }
 
 struct victims {
@@ -92,13 +110,41 @@ static bool find_more(struct victims *v)
 	return grown;
 }
 
-static void kill_all(void)
+/* How to kill a process inside a sandbox. */
+struct inside {
+	const char *pid_file; /* NULL: there is none */
+	int count;
+	char **words;
+};
+
+static void kill_inside(const struct inside *inside)
+{
+	char *args[MAX_WORDS + 1] = {0}, completed[256];
+	pid_t pid = inside->pid_file != NULL ? read_pid(inside->pid_file) : 0;
+	if (pid == 0)
+		return;
+	for (int i = 0; i < inside->count; i++) {
+		size_t length = strlen(inside->words[i]);
+		args[i] = inside->words[i];
+		if (length > 0 && args[i][length - 1] == '=') {
+			snprintf(completed, sizeof completed, "%s%d", args[i], (int)pid);
+			args[i] = completed;
+		}
+	}
+	if (fork() == 0) {
+		execv(args[0], args);
+		_exit(127);
+	}
+}
+
+static void kill_all(const struct inside *inside)
 {
 	struct victims v = {0};
 	while (find_more(&v))
 		;
 	for (size_t i = 0; i < v.count; i++)
 		kill(v.pids[i], SIGKILL);
+	kill_inside(inside);
 }
 
 /* Makes the descriptor that tells of the end of a child and of SIGTERM. */
@@ -117,7 +163,7 @@ static int watch_signals(sigset_t *old)
  * Waits for one child, reaping what else it adopts if all, and returns its
  * exit status as a shell gives it; -1 on error.
  */
-static int wait_for(pid_t pid, bool all, int signals, int *lifeline)
+static int wait_for(pid_t pid, bool all, int signals, int *lifeline, const struct inside *inside)
 {
 	for (;;) {
 		int status;
@@ -136,23 +182,9 @@ static int wait_for(pid_t pid, bool all, int signals, int *lifeline)
 			end = end || info.ssi_signo == SIGTERM;
 		if (end) {
 			*lifeline = -1; /* poll skips it */
-			kill_all();
+			kill_all(inside);
 		}
 	}
-}
-
-/* Reads the number in the file; 0 if there is none. */
-static pid_t read_pid(const char *path)
-{
-	char text[32];
-	FILE *f = fopen(path, "re");
-	if (f == NULL)
-		return 0;
-	size_t n = fread(text, 1, sizeof text - 1, f);
-	fclose(f);
-	text[n] = '\0';
-	long pid = strtol(text, NULL, 10);
-	return pid > 0 ? (pid_t)pid : 0;
 }
 
 static void set_oom_score(const char *score)
@@ -168,8 +200,16 @@ static void set_oom_score(const char *score)
 
 int main(int argc, char **argv)
 {
+	struct inside inside = {0};
+	if (argc > 4 && strcmp(argv[1], "-k") == 0) {
+		inside = (struct inside){.pid_file = argv[2], .count = atoi(argv[3]), .words = argv + 4};
+		if (inside.count < 1 || inside.count > MAX_WORDS || inside.count > argc - 4)
+			inside.count = argc = 0;
+		argv += 3 + inside.count;
+		argc -= 3 + inside.count;
+	}
 	if (argc < 4) {
-		fprintf(stderr, "usage: execwait SCORE PIDFILE RUNTIME ARG...\n");
+		fprintf(stderr, "usage: execwait [-k FILE COUNT KILL...] SCORE PIDFILE RUNTIME ARG...\n");
 		return FAILED;
 	}
 	if (*argv[1] != '\0')
@@ -190,7 +230,7 @@ int main(int argc, char **argv)
 		execv(argv[3], argv + 3);
 		_exit(127);
 	}
-	int status = wait_for(runtime, false, signals, &lifeline);
+	int status = wait_for(runtime, false, signals, &lifeline, &inside);
 	if (status != 0) {
 		unlink(pid_file);
 		return status < 0 ? fail("wait for the runtime") : status;
@@ -204,7 +244,7 @@ int main(int argc, char **argv)
 	/* Its input and output belong to the process alone from here on. */
 	close(STDIN_FILENO);
 	close(STDOUT_FILENO);
-	status = wait_for(process, true, signals, &lifeline);
+	status = wait_for(process, true, signals, &lifeline, &inside);
 	if (status < 0) {
 		unlink(pid_file);
 		return fail("wait for the process");

@@ -14,25 +14,28 @@ import (
 )
 
 // consoleSocket is where a runtime sends the terminal that it has made for a
-// process.
+// process, or connects.
 type consoleSocket struct {
 	dir      *os.File // holds the socket's path together
 	path     string   // as the runtime is told it
 	listener *net.UnixListener
 }
 
-// listenConsole makes a socket in the directory. Its path goes through this
+// listenConsole makes the socket of a terminal.
+func listenConsole(dir string) (*consoleSocket, error) { return listenSocket(dir, "tty") }
+
+// listenSocket makes a socket in the directory. Its path goes through this
 // process's descriptor of the directory, since that of a socket can have no
 // more than 107 bytes.
-func listenConsole(dir string) (*consoleSocket, error) {
+func listenSocket(dir, kind string) (*consoleSocket, error) {
 	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("console socket: %w", err)
+		return nil, fmt.Errorf("%s socket: %w", kind, err)
 	}
-	path := fmt.Sprintf("/proc/%d/fd/%d/tty-%.10s", os.Getpid(), d.Fd(), rand.Text())
+	path := fmt.Sprintf("/proc/%d/fd/%d/%s-%.10s", os.Getpid(), d.Fd(), kind, rand.Text())
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("console socket in %s: %w", dir, err), d.Close())
+		return nil, errors.Join(fmt.Errorf("%s socket in %s: %w", kind, dir, err), d.Close())
 	}
 	return &consoleSocket{dir: d, path: path, listener: l}, nil
 }
@@ -44,9 +47,7 @@ func (c *consoleSocket) Close() error {
 
 // receive waits for the terminal's master end, until ctx ends or c is closed.
 func (c *consoleSocket) receive(ctx context.Context) (*os.File, error) {
-	stop := context.AfterFunc(ctx, func() { c.listener.SetDeadline(time.Now()) }) //nolint:errcheck // closed then
-	defer stop()
-	conn, err := c.listener.AcceptUnix()
+	conn, err := c.accept(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("console socket: %w", err)
 	}
@@ -62,6 +63,13 @@ func (c *consoleSocket) receive(ctx context.Context) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("terminal: %w", err), unix.Close(fd))
 	}
 	return os.NewFile(uintptr(fd), filepath.Join(c.path, "terminal")), nil
+}
+
+// accept waits for a connection, until ctx ends or c is closed.
+func (c *consoleSocket) accept(ctx context.Context) (*net.UnixConn, error) {
+	stop := context.AfterFunc(ctx, func() { c.listener.SetDeadline(time.Now()) }) //nolint:errcheck // closed then
+	defer stop()
+	return c.listener.AcceptUnix()
 }
 
 // receiveDescriptor takes the one descriptor that a message brings.

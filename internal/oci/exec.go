@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	rspec "github.com/opencontainers/runtime-spec/specs-go"
@@ -45,16 +46,21 @@ type Exec struct {
 	// did not start the process.
 	PidFile     string
 	processFile string
-	oomScoreAdj *int     // of the container's process
-	detached    []string // the command line with --detach
-	helped      bool     // Cmd runs through execwait
+	inside      *insideExec // with a sandboxed runtime
+	oomScoreAdj *int        // of the container's process
+	detached    []string    // the command line with --detach
+	helped      bool        // Cmd runs through execwait
 }
 
 // Close removes the files of the command. It may be called when Cmd has ended
 // or was never started.
 func (e *Exec) Close() error {
 	var errs []error
-	for _, path := range []string{e.PidFile, e.processFile} {
+	paths := []string{e.PidFile, e.processFile}
+	if e.inside != nil {
+		paths = append(paths, e.inside.pidFile)
+	}
+	for _, path := range paths {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -87,6 +93,10 @@ func (r *Runtime) ExecCommand(ctx context.Context, id string, o ExecOptions) (*E
 		return nil, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	args := []string{"exec", "--process", e.processFile, "--pid-file", e.PidFile}
+	if r.Sandboxed() {
+		e.inside = &insideExec{runtime: r, container: id, pidFile: name + ".inside"}
+		args = append(args, "--internal-pid-file", e.inside.pidFile)
+	}
 	if o.TTY && o.ConsoleSocket != "" {
 		args = append(args, "--tty", "--console-socket", o.ConsoleSocket)
 	}
@@ -104,7 +114,7 @@ func (e *Exec) waitThrough(helper string) {
 		score = strconv.Itoa(*e.oomScoreAdj)
 	}
 	e.helped = true
-	e.Cmd.Path, e.Cmd.Args = helper, append([]string{helper, score, e.PidFile}, e.detached...)
+	e.Cmd.Path, e.Cmd.Args = helper, slices.Concat([]string{helper}, e.inside.helperArgs(), []string{score, e.PidFile}, e.detached)
 }
 
 // readProcess reads the process of a specification and stops there: what

@@ -43,8 +43,17 @@ func (r *Runtime) newMark() mark {
 }
 
 // kill ends the process of e, all that came of it, and the runtime. It
-// returns when they are gone, or after killTimeout with an error.
+// returns when they are gone, or after killTimeout with an error; of a process
+// in a sandbox, after insideTimeout as well.
 func (e *execution) kill() error {
+	if err := e.inside.kill(); err != nil {
+		return errors.Join(err, e.killOutside())
+	}
+	return e.killOutside()
+}
+
+// killOutside is kill for what runs on the node.
+func (e *execution) killOutside() error {
 	deadline := time.Now().Add(killTimeout)
 	for {
 		if err := e.killProcesses(deadline); err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,39 @@ import (
 // Sandboxed reports whether the runtime is of this kind, by what the binary
 // calls itself.
 func (r *Runtime) Sandboxed() bool { return r.current().name == "runsc" }
+
+// OwnNetwork reports whether pods have a network stack inside their sandbox, that
+// takes the addresses over which the pod was given.
+func (r *Runtime) OwnNetwork() bool {
+	return r.Sandboxed() && !slices.Contains(r.options.Args, "--network=host")
+}
+
+// DialSandbox connects to a TCP port of the loopback interface inside the
+// sandbox id. dir is an existing directory for the socket by which that is done.
+func (r *Runtime) DialSandbox(ctx context.Context, id, dir string, port uint16) (net.Conn, error) {
+	s, err := listenSocket(dir, "port")
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close() //nolint:errcheck // it has served its purpose
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() {
+		_, err := r.command(ctx, "port-forward", "--stream", s.path, id, strconv.Itoa(int(port)))
+		if failed <- err; err != nil {
+			cancel()
+		}
+	}()
+	conn, err := s.accept(ctx)
+	if ranErr := <-failed; ranErr != nil {
+		if err == nil {
+			err = conn.Close()
+		}
+		return nil, errkind.Errorf(errkind.Unavailable, "port %d: %w", port, ranErr)
+	}
+	return conn, err
+}
 
 // sandboxedArgs come before the handler's own options, which win.
 //
@@ -87,7 +121,7 @@ func askStandIn(ctx context.Context, bundle string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is written
+	defer conn.Close()                                                      //nolint:errcheck // nothing is written
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) }) //nolint:errcheck // closed then
 	defer stop()
 	answer := make([]byte, 1)

@@ -23,13 +23,7 @@ func (p *Pod) PortForward(ctx context.Context, port uint16, stream io.ReadWriteC
 	if st := p.Status().State; st != Ready {
 		return errkind.Errorf(errkind.Precondition, "forward a port of pod %s: it is %s, not ready", p.Record.ID, st)
 	}
-	netns := p.netns()
-	if p.HostNetwork() {
-		netns = ""
-	}
-	dialCtx, cancel := context.WithTimeout(ctx, dialWait)
-	defer cancel()
-	conn, err := network.Dial(dialCtx, netns, port)
+	conn, err := p.dial(ctx, port)
 	if err != nil {
 		return fmt.Errorf("forward a port of pod %s: %w", p.Record.ID, err)
 	}
@@ -37,7 +31,7 @@ func (p *Pod) PortForward(ctx context.Context, port uint16, stream io.ReadWriteC
 	defer stop()
 	go func() {
 		if _, err := io.Copy(conn, stream); err == nil {
-			conn.(*net.TCPConn).CloseWrite() //nolint:errcheck // the other direction tells
+			conn.(interface{ CloseWrite() error }).CloseWrite() //nolint:errcheck // the other direction tells
 			return
 		}
 		conn.Close() //nolint:errcheck // the client is gone
@@ -48,6 +42,19 @@ func (p *Pod) PortForward(ctx context.Context, port uint16, stream io.ReadWriteC
 		return fmt.Errorf("forward port %d of pod %s: %w", port, p.Record.ID, err)
 	}
 	return nil
+}
+
+// dial connects to a port in the pod.
+func (p *Pod) dial(ctx context.Context, port uint16) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialWait)
+	defer cancel()
+	switch {
+	case p.runtime.OwnNetwork():
+		return p.runtime.DialSandbox(ctx, string(p.pauseID()), p.dir, port)
+	case p.HostNetwork():
+		return network.Dial(ctx, "", port)
+	}
+	return network.Dial(ctx, p.netns(), port)
 }
 
 // ignoreClosed drops the error of using what one of the two sides has closed:

@@ -1,8 +1,6 @@
 package sandbox
 
 import (
-	"slices"
-
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
@@ -24,7 +22,7 @@ func checkSandboxed(cfg *runtimeapi.PodSandboxConfig, rt *oci.Runtime) error {
 			return errkind.Errorf(errkind.Unsupported, "namespace_options.%s: a pod in a sandbox (%s) can't have the node's", ns.name, rt.Name())
 		}
 	}
-	if hostNetwork(cfg) && !slices.Contains(rt.Options().Args, "--network=host") {
+	if hostNetwork(cfg) && rt.OwnNetwork() {
 		return errkind.Errorf(errkind.Unsupported,
 			"namespace_options.network: a pod in a sandbox (%s) has the node's only with a handler whose args contain --network=host", rt.Name())
 	}

@@ -1,0 +1,103 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// insideTimeout bounds the killing of an exec's processes inside a sandbox,
+// where each look and each signal is a command of the runtime.
+const insideTimeout = 10 * time.Second
+
+// insideExec is an exec whose process is inside a sandbox. What runs on the
+// node for it merely waits, and is not missed by the process when it ends. A nil
+// pointer stands for an exec without such a process.
+type insideExec struct {
+	runtime   *Runtime
+	container string
+	pidFile   string // where the runtime writes the process's PID inside the sandbox
+}
+
+// helperArgs tell execwait how to kill the process.
+func (e *insideExec) helperArgs() []string {
+	if e == nil {
+		return nil
+	}
+	kill := e.runtime.argv("kill", "--pgid=", e.container, "KILL")
+	return append([]string{"-k", e.pidFile, strconv.Itoa(len(kill))}, kill...)
+}
+
+// kill ends the process and what came of it, as far as parents and process
+// groups tell. It returns when a look finds none any more.
+func (e *insideExec) kill() error {
+	if e == nil {
+		return nil
+	}
+	pids := readPIDs(e.pidFile)
+	if len(pids) != 1 {
+		return nil // it was not started
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), insideTimeout)
+	defer cancel()
+	family := map[int]bool{pids[0]: true}
+	for {
+		victims, err := e.find(ctx, family)
+		if err != nil || len(victims) == 0 {
+			return err
+		}
+		if err := e.signalAll(ctx, victims); err != nil {
+			return err
+		}
+	}
+}
+
+// find lists those processes of the container that belong to family, and adds
+// them to it.
+func (e *insideExec) find(ctx context.Context, family map[int]bool) ([]int, error) {
+	out, err := e.runtime.command(ctx, "ps", "--format", "json", e.container)
+	if isCommandError(err) {
+		return nil, nil // the container has ended
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []struct{ PID, PPID, PGID int }
+	if err := json.Unmarshal(out, &list); err != nil {
+		return nil, fmt.Errorf("list of processes: %w", err)
+	}
+	for grown := true; grown; {
+		grown = false
+		for _, p := range list {
+			if !family[p.PID] && (family[p.PPID] || family[p.PGID]) {
+				family[p.PID], grown = true, true
+			}
+		}
+	}
+	var victims []int
+	for _, p := range list {
+		if family[p.PID] {
+			victims = append(victims, p.PID)
+		}
+	}
+	return victims, nil
+}
+
+func (e *insideExec) signalAll(ctx context.Context, victims []int) error {
+	var g errgroup.Group
+	g.SetLimit(4)
+	for _, pid := range victims {
+		g.Go(func() error {
+			_, err := e.runtime.command(ctx, "kill", "--pid="+strconv.Itoa(pid), e.container, "KILL")
+			if isCommandError(err) {
+				return nil // it has ended; else the next look finds it
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
