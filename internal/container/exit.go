@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/monitor"
 )
@@ -96,9 +98,22 @@ func (c *Container) killCgroup(ctx context.Context) error {
 	return nil
 }
 
-// killAll is killCgroup with a deadline of its own.
+// killAll is killCgroup with a deadline of its own. A container in its pod's
+// sandbox is in no cgroup: what stands in for it is killed, so that it counts as
+// exited, and the clean-up has the sandbox delete it.
 func (c *Container) killAll() error {
 	ctx, cancel := context.WithTimeout(context.Background(), killWait)
 	defer cancel()
-	return c.killCgroup(ctx)
+	err := c.killCgroup(ctx)
+	if !c.pod.Runtime.Sandboxed() {
+		return err
+	}
+	mon, monErr := c.pod.Monitor()
+	if monErr != nil {
+		return err // without it nobody would learn of the end
+	}
+	if monErr = mon.Kill(ctx, c.Record.ID, unix.SIGKILL); errors.Is(monErr, monitor.ErrExited) {
+		monErr = nil
+	}
+	return errors.Join(err, monErr)
 }

@@ -106,9 +106,8 @@ func (c *Container) kill() error {
 // exitTold is how long an exit that the runtime knows of may take to be told.
 const exitTold = 2 * time.Second
 
-// killSandboxed is kill for a container in its pod's sandbox. Where the sandbox
-// does not end it, or has not started it, the process that stands in for it is
-// killed: then it counts as exited, and the clean-up has the sandbox delete it.
+// killSandboxed is kill for a container in its pod's sandbox, which may fail to
+// end it, or not have started it.
 func (c *Container) killSandboxed() error {
 	var err error
 	if c.Status().State != Created {
@@ -120,16 +119,11 @@ func (c *Container) killSandboxed() error {
 			return nil
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), killWait)
-	defer cancel()
-	mon, monErr := c.pod.Monitor()
-	if monErr == nil {
-		monErr = mon.Kill(ctx, c.Record.ID, unix.SIGKILL)
-	}
+	err = errors.Join(err, c.killAll())
 	if c.waitGone(killWait) {
 		return nil
 	}
-	return fmt.Errorf("kill container %s: %w", c.Record.ID, errors.Join(err, monErr))
+	return errors.Join(errkind.Errorf(errkind.Timeout, "kill container %s: its end is not told", c.Record.ID), err)
 }
 
 // signal delivers sig to the container's init: through its parent, the

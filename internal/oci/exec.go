@@ -98,7 +98,10 @@ func (r *Runtime) ExecCommand(ctx context.Context, id string, o ExecOptions) (*E
 		args = append(args, "--internal-pid-file", e.inside.pidFile)
 	}
 	if o.TTY && o.ConsoleSocket != "" {
-		args = append(args, "--tty", "--console-socket", o.ConsoleSocket)
+		args = append(args, "--console-socket", o.ConsoleSocket)
+		if !r.Sandboxed() { // runsc goes by the socket
+			args = append(args, "--tty")
+		}
 	}
 	argv := r.argv(append(args, id)...)
 	e.detached = r.argv(append(append(args, "--detach"), id)...)

@@ -2,9 +2,10 @@ package oci
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,32 +60,63 @@ func (e *insideExec) kill() error {
 // find lists those processes of the container that belong to family, and adds
 // them to it.
 func (e *insideExec) find(ctx context.Context, family map[int]bool) ([]int, error) {
-	out, err := e.runtime.command(ctx, "ps", "--format", "json", e.container)
+	out, err := e.runtime.command(ctx, "ps", e.container)
 	if isCommandError(err) {
 		return nil, nil // the container has ended
 	}
 	if err != nil {
 		return nil, err
 	}
-	var list []struct{ PID, PPID, PGID int }
-	if err := json.Unmarshal(out, &list); err != nil {
-		return nil, fmt.Errorf("list of processes: %w", err)
+	list, err := parsePs(string(out))
+	if err != nil {
+		return nil, err
 	}
 	for grown := true; grown; {
 		grown = false
 		for _, p := range list {
-			if !family[p.PID] && (family[p.PPID] || family[p.PGID]) {
-				family[p.PID], grown = true, true
+			if !family[p.pid] && (family[p.parent] || family[p.group]) {
+				family[p.pid], grown = true, true
 			}
 		}
 	}
 	var victims []int
 	for _, p := range list {
-		if family[p.PID] {
-			victims = append(victims, p.PID)
+		if family[p.pid] {
+			victims = append(victims, p.pid)
 		}
 	}
 	return victims, nil
+}
+
+// insideProcess is a process as the sandbox numbers them.
+type insideProcess struct{ pid, parent, group int }
+
+// parsePs reads the table that runsc ps prints, whose first line names the
+// columns. Its JSON has only the PIDs.
+func parsePs(table string) ([]insideProcess, error) {
+	var columns []string
+	var list []insideProcess
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if columns == nil {
+			columns = fields
+			continue
+		}
+		if len(fields) == 0 {
+			continue
+		}
+		var p insideProcess
+		for name, to := range map[string]*int{"PID": &p.pid, "PPID": &p.parent, "PGID": &p.group} {
+			var err error
+			if i := slices.Index(columns, name); i < 0 || i >= len(fields) {
+				return nil, fmt.Errorf("list of processes: no %s in %q", name, line)
+			} else if *to, err = strconv.Atoi(fields[i]); err != nil {
+				return nil, fmt.Errorf("list of processes: %w", err)
+			}
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 func (e *insideExec) signalAll(ctx context.Context, victims []int) error {
