@@ -57,7 +57,8 @@ func (r *Runtime) Exec(ctx context.Context, id string, o StreamOptions, s Stream
 			return 0, fmt.Errorf("exec in container %s: %w", id, err)
 		}
 		defer func() { err = errors.Join(err, e.console.Close()) }()
-		command.ConsoleSocket, command.ConsoleSize = e.console.path, e.firstSize(ctx)
+		e.size = e.firstSize(ctx)
+		command.ConsoleSocket, command.ConsoleSize = e.console.path, e.size
 		run = e.runTerminal
 	}
 	if e.Exec, err = r.ExecCommand(context.Background(), id, command); err != nil {
@@ -78,6 +79,7 @@ type session struct {
 	streams Streams
 	words   *runtimeWords
 	console *consoleSocket // with a TTY
+	size    *rspec.Box     // of the terminal from the start, where it is known
 }
 
 // firstSize is the client's first word on the size of its terminal; nil if it
@@ -147,6 +149,9 @@ func (e *session) runTerminal(ctx context.Context) error {
 		return e.wait(ctx, words)
 	}
 	defer master.Close() //nolint:errcheck // nothing is buffered
+	if e.size != nil {   // runsc leaves that to its caller
+		resize(master, Size{Columns: uint16(e.size.Width), Rows: uint16(e.size.Height)})
+	}
 	if e.streams.In != nil {
 		go io.Copy(master, e.streams.In) //nolint:errcheck // a terminal's input has no end
 	}

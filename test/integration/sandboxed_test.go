@@ -137,7 +137,7 @@ func TestSandboxedExec(t *testing.T) {
 			wantEqual(t, "output", env.Exec(container, "sleep 4714 & echo done"), "done\n")
 		})
 
-		_, err = execSync(env, container, 2, "sh", "-c", "(setsid sleep 4711 &) ; sleep 4711 & sleep 4711 & wait")
+		_, err = execSync(env, container, 2, "sh", "-c", "setsid sleep 4711 & (sleep 4711 &) ; sleep 4711 & wait")
 		wantCode(t, "exec that takes too long", err, codes.DeadlineExceeded)
 		wantEqual(t, "what is left", env.Exec(container, "ps -o args | grep -c '^sleep 4711' || true"), "0\n")
 		wantEqual(t, "what was left on purpose", env.Exec(container, "ps -o args | grep -c '^sleep 4714'"), "1\n")
