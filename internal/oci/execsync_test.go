@@ -31,7 +31,7 @@ func TestExecSync(t *testing.T) {
 func buildC(t testing.TB, source string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "program")
-	out, err := exec.Command("cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Os", "-static", "-o", program, source).CombinedOutput()
+	out, err := exec.Command("cc", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-Os", "-static", "-o", program, source).CombinedOutput()
 	if err != nil {
 		t.Fatalf("cc %s: %v: %s", source, err, out)
 	}
