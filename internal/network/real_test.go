@@ -127,6 +127,21 @@ func TestDelAfterTheNamespaceIsGone(t *testing.T) {
 	b.del(m, rebooted)
 }
 
+// TestDelAfterASandboxTookTheAddresses: a sandbox with a network stack of its own
+// leaves the pod's interface without addresses, by which the bridge plugin finds
+// its rules.
+func TestDelAfterASandboxTookTheAddresses(t *testing.T) {
+	b := newBed(t)
+	b.conf("10.conflist", b.bridge(true))
+	m := b.manager()
+	pod := b.pod()
+	b.add(m, pod)
+	if err := insideNetNS(pod.NetNS, func() error { return exec.Command("ip", "addr", "flush", "dev", IfName).Run() }); err != nil {
+		t.Fatal(err)
+	}
+	b.del(m, pod)
+}
+
 func TestDelWithoutTheConfiguration(t *testing.T) {
 	b := newBed(t)
 	b.conf("10.conflist", b.bridge(false))
