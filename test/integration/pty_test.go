@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -245,7 +246,9 @@ func TestPortForward(t *testing.T) {
 			if node {
 				server.Linux.SecurityContext = containerOnNodeNetwork()
 			}
-			env.Run(pod, server, config)
+			id := env.Run(pod, server, config)
+			awaitServer(env, id, fmt.Sprintf("http://127.0.0.1:%d/", four))
+			awaitServer(env, id, fmt.Sprintf("http://[::1]:%d/", six))
 			for _, transport := range []string{"spdy", "websocket"} {
 				forwardTo(t, env, transport, pod, four, six)
 			}
@@ -253,18 +256,39 @@ func TestPortForward(t *testing.T) {
 	})
 }
 
-func forwardTo(t *testing.T, env *testenv.Env, transport, pod string, ports ...int) {
+// awaitServer waits until a server answers inside a container: crictl port-forward
+// ends when it finds none.
+func awaitServer(env *testenv.Env, container, url string) {
+	env.Eventually("a server at "+url, func() error {
+		resp, err := execSync(env, container, 20, "wget", "-qO/dev/null", url)
+		if err == nil && resp.ExitCode != 0 {
+			err = errors.New(string(resp.Stderr))
+		}
+		return err
+	})
+}
+
+// forward runs crictl port-forward and returns the node's ports, in the order of
+// the pod's.
+func forward(t *testing.T, env *testenv.Env, transport, pod string, ports ...int) (x *terminal, local []int) {
 	t.Helper()
 	args := []string{"port-forward", "-r", transport, pod}
-	var local []int
 	for _, port := range ports {
 		local = append(local, freePort(t))
 		args = append(args, fmt.Sprintf("%d:%d", local[len(local)-1], port))
 	}
-	x := crictlTTY(t, env, args...)
+	x = crictlTTY(t, env, args...)
+	for _, port := range local {
+		x.expect("127.0.0.1:" + strconv.Itoa(port))
+	}
+	return x, local
+}
+
+func forwardTo(t *testing.T, env *testenv.Env, transport, pod string, ports ...int) {
+	t.Helper()
+	x, local := forward(t, env, transport, pod, ports...)
 	defer x.leave()
 	for i, port := range local {
-		x.expect("127.0.0.1:" + strconv.Itoa(port))
 		url := fmt.Sprintf("http://127.0.0.1:%d/", port)
 		env.Eventually("an answer from port "+strconv.Itoa(ports[i]), func() error {
 			_, err := get(url)

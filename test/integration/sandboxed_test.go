@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -155,6 +156,7 @@ func TestSandboxedSessions(t *testing.T) {
 		port := freePort(t)
 		container := env.Run(pod, env.ContainerConfig("server", fmt.Sprintf(`mkdir /www; yes forwarded | head -c 300000 >/www/index.html
 			exec httpd -f -p 127.0.0.1:%d -h /www`, port)), podConfig)
+		awaitServer(env, container, fmt.Sprintf("http://127.0.0.1:%d/", port))
 		for _, transport := range []string{"spdy", "websocket"} {
 			x := crictlTTY(t, env, "exec", "-r", transport, "-it", container, "sh")
 			x.send("echo si''ze $(stty size)\n")
@@ -167,7 +169,7 @@ func TestSandboxedSessions(t *testing.T) {
 			if !strings.Contains(x.text(), "\r\n19999\r\n20000\r\n") {
 				t.Errorf("%s: the end of the output is lost: %q", transport, x.text()[max(0, len(x.text())-200):])
 			}
-			forwardTo(t, env, transport, pod, port)
+			testSandboxedForward(t, env, transport, pod, port)
 		}
 		testSandboxedPipe(t, env, container)
 
@@ -191,6 +193,26 @@ func TestSandboxedSessions(t *testing.T) {
 		env.StartDaemon()
 		env.Eventually("no process of the daemon's exec to be left", left)
 	})
+}
+
+// testSandboxedForward: each connection is a command of runsc's, which takes its
+// time on a busy machine.
+func testSandboxedForward(t *testing.T, env *testenv.Env, transport, pod string, port int) {
+	t.Helper()
+	x, local := forward(t, env, transport, pod, port)
+	defer x.leave()
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	for range 4 {
+		resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", local[0]))
+		if err != nil {
+			t.Fatalf("%s: %v", transport, err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || len(body) != 300000 || !strings.HasPrefix(string(body), "forwarded\n") {
+			t.Errorf("%s: %d bytes, %v", transport, len(body), err)
+		}
+	}
 }
 
 // testSandboxedPipe sends input through a command and back.
