@@ -36,6 +36,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { FAILED = 255, LIFELINE = 3, MAX_VICTIMS = 4096, MAX_WORDS = 64 };
@@ -117,6 +118,14 @@ struct inside {
 	char **words;
 };
 
+/* Waits a while for the PID of a process that was started just now. */
+static void await_inside(const struct inside *inside)
+{
+	const struct timespec pause = {.tv_nsec = 10 * 1000000L};
+	for (int i = 0; inside->pid_file != NULL && i < 200 && read_pid(inside->pid_file) == 0; i++)
+		nanosleep(&pause, NULL);
+}
+
 static void kill_inside(const struct inside *inside)
 {
 	char *args[MAX_WORDS + 1] = {0}, completed[256];
@@ -140,6 +149,7 @@ static void kill_inside(const struct inside *inside)
 static void kill_all(const struct inside *inside)
 {
 	struct victims v = {0};
+	await_inside(inside);
 	while (find_more(&v))
 		;
 	for (size_t i = 0; i < v.count; i++)

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -34,18 +35,19 @@ func (e *insideExec) helperArgs() []string {
 }
 
 // kill ends the process and what came of it, as far as parents and process
-// groups tell. It returns when a look finds none any more.
-func (e *insideExec) kill() error {
+// groups tell. It returns when a look finds none any more. exited is closed when
+// the command on the node has ended.
+func (e *insideExec) kill(exited <-chan struct{}) error {
 	if e == nil {
 		return nil
 	}
-	pids := readPIDs(e.pidFile)
-	if len(pids) != 1 {
-		return nil // it was not started
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), insideTimeout)
 	defer cancel()
-	family := map[int]bool{pids[0]: true}
+	pid, err := e.await(ctx, exited)
+	if err != nil || pid == 0 {
+		return err
+	}
+	family := map[int]bool{pid: true}
 	for {
 		victims, err := e.find(ctx, family)
 		if err != nil || len(victims) == 0 {
@@ -53,6 +55,28 @@ func (e *insideExec) kill() error {
 		}
 		if err := e.signalAll(ctx, victims); err != nil {
 			return err
+		}
+	}
+}
+
+// await waits until the process's PID is known, which is some time after it was
+// started; 0 if the command on the node ends without having started one.
+func (e *insideExec) await(ctx context.Context, exited <-chan struct{}) (int, error) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for ended := false; ; {
+		if pids := readPIDs(e.pidFile); len(pids) == 1 {
+			return pids[0], nil
+		}
+		if ended {
+			return 0, nil
+		}
+		select {
+		case <-exited:
+			ended = true // it may have written the PID just before
+		case <-ctx.Done():
+			return 0, errors.New("whether it was started is not known")
+		case <-tick.C:
 		}
 	}
 }

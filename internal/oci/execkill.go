@@ -46,7 +46,7 @@ func (r *Runtime) newMark() mark {
 // returns when they are gone, or after killTimeout with an error; of a process
 // in a sandbox, after insideTimeout as well.
 func (e *execution) kill() error {
-	if err := e.inside.kill(); err != nil {
+	if err := e.inside.kill(e.exited); err != nil {
 		return errors.Join(err, e.killOutside())
 	}
 	return e.killOutside()
