@@ -55,7 +55,7 @@ func (r *Runtime) DialSandbox(ctx context.Context, id, dir string, port uint16) 
 	conn, err := s.accept(ctx)
 	if ranErr := <-failed; ranErr != nil {
 		if err == nil {
-			err = conn.Close()
+			conn.Close() //nolint:errcheck // nothing came of it
 		}
 		return nil, errkind.Errorf(errkind.Unavailable, "port %d: %w", port, ranErr)
 	}
