@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-cri/gantry/internal/cdi"
 	"github.com/gantry-cri/gantry/internal/cgroup"
@@ -60,7 +63,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 	if err != nil {
 		return nil, err
 	}
-	runtimes, err := openRuntimes(ctx, cfg)
+	runtimes, err := openRuntimes(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -199,24 +202,36 @@ func openStreams(cfg config.Config, backend streaming.Backend, log *slog.Logger)
 	return streaming.New(o)
 }
 
-func openRuntimes(ctx context.Context, cfg config.Config) (map[string]*oci.Runtime, error) {
-	runtimes := make(map[string]*oci.Runtime)
+// openRuntimes probes the handlers' binaries, at the same time. One that can't
+// be used is probed again when a pod asks for it, and stops nothing else.
+func openRuntimes(ctx context.Context, cfg config.Config, log *slog.Logger) (map[string]*oci.Runtime, error) {
+	var mu sync.Mutex
+	runtimes := make(map[string]*oci.Runtime) // guarded by mu
+	var probes errgroup.Group
 	for name, r := range cfg.Runtimes {
 		if err := os.MkdirAll(r.Root, 0o711); err != nil {
 			return nil, err
 		}
-		rt, err := oci.NewRuntime(ctx, name, r.Path, r.Root, oci.RuntimeOptions{
-			Args:                         r.Args,
-			DefaultAnnotations:           r.DefaultAnnotations,
-			AllowedAnnotations:           r.AllowedAnnotations,
-			PrivilegedWithoutHostDevices: r.PrivilegedWithoutHostDevices,
+		probes.Go(func() error {
+			rt, err := oci.NewRuntime(ctx, name, r.Path, r.Root, oci.RuntimeOptions{
+				Args:                         r.Args,
+				DefaultAnnotations:           r.DefaultAnnotations,
+				AllowedAnnotations:           r.AllowedAnnotations,
+				PrivilegedWithoutHostDevices: r.PrivilegedWithoutHostDevices,
+			})
+			if err != nil {
+				return err
+			}
+			if err := rt.Problem(); err != nil {
+				log.Error("a runtime handler can't be used; it is tried again when a pod asks for it", "handler", name, "err", err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			runtimes[name] = rt
+			return nil
 		})
-		if err != nil {
-			return nil, fmt.Errorf("runtime %q: %w", name, err)
-		}
-		runtimes[name] = rt
 	}
-	return runtimes, nil
+	return runtimes, probes.Wait()
 }
 
 func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) image.Options {
@@ -275,7 +290,7 @@ func (d *daemon) recover(ctx context.Context) error {
 
 // problems lists what is wrong without stopping the daemon.
 func (d *daemon) problems() []string {
-	out := d.pods.Damaged()
+	out := slices.Concat(d.pods.RuntimeProblems(), d.pods.Damaged())
 	for _, err := range d.storage.Problems() {
 		out = append(out, err.Error())
 	}

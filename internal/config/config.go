@@ -63,7 +63,7 @@ type Config struct {
 
 // Runtime is one OCI runtime.
 type Runtime struct {
-	Path string // of the binary; "" until ResolveRuntimes has looked it up
+	Path string // of the binary; "" until ResolveRuntimes has found it in PATH
 	Root string // where the runtime keeps its state; "" until ResolveRuntimes has set <run_root>/NAME
 
 	Args                         []string          // before the command: --platform=systrap

@@ -257,12 +257,12 @@ func TestResolveRuntimes(t *testing.T) {
 	}{
 		"both found":         {Config{}, []string{"crun", "runc"}, map[string]Runtime{"crun": {Path: "/bin/crun", Root: "/run/crun"}, "runc": {Path: "/bin/runc", Root: "/run/runc"}}, "crun", ""},
 		"only runc":          {Config{}, []string{"runc"}, map[string]Runtime{"runc": {Path: "/bin/runc", Root: "/run/runc"}}, "runc", ""},
-		"none":               {Config{}, nil, nil, "", "no OCI runtime"},
+		"none yet":           {Config{}, nil, map[string]Runtime{"crun": {Root: "/run/crun"}, "runc": {Root: "/run/runc"}}, "crun", ""},
 		"default from PATH":  {Config{DefaultRuntime: "youki"}, []string{"crun", "youki"}, map[string]Runtime{"crun": {Path: "/bin/crun", Root: "/run/crun"}, "youki": {Path: "/bin/youki", Root: "/run/youki"}}, "youki", ""},
-		"default missing":    {Config{DefaultRuntime: "youki"}, []string{"crun"}, nil, "", `runtime "youki"`},
+		"default missing":    {Config{DefaultRuntime: "youki"}, []string{"crun"}, map[string]Runtime{"crun": {Path: "/bin/crun", Root: "/run/crun"}, "youki": {Root: "/run/youki"}}, "youki", ""},
 		"configured":         {Config{Runtimes: map[string]Runtime{"x": {Path: "/opt/x", Root: "/state"}}}, []string{"crun"}, map[string]Runtime{"x": {Path: "/opt/x", Root: "/state"}}, "x", ""},
 		"configured, looked": {Config{Runtimes: map[string]Runtime{"runc": {}}}, []string{"runc"}, map[string]Runtime{"runc": {Path: "/bin/runc", Root: "/run/runc"}}, "runc", ""},
-		"configured missing": {Config{Runtimes: map[string]Runtime{"runc": {}}}, nil, nil, "", "no path in [runtimes.runc]"},
+		"configured missing": {Config{Runtimes: map[string]Runtime{"runc": {}}}, nil, map[string]Runtime{"runc": {Root: "/run/runc"}}, "runc", ""},
 		"no default":         {Config{Runtimes: map[string]Runtime{"a": {Path: "/a"}, "b": {Path: "/b"}}}, nil, nil, "", "default_runtime"},
 	} {
 		t.Run(name, func(t *testing.T) {

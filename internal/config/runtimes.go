@@ -11,7 +11,8 @@ func wellKnownRuntimes() []string { return []string{"crun", "runc"} }
 
 // ResolveRuntimes returns c with every runtime's Path and Root and with
 // DefaultRuntime filled in. lookPath finds a binary by its name, as
-// exec.LookPath does; it is the only thing asked about the node.
+// exec.LookPath does; it is the only thing asked about the node. The Path of a
+// runtime that is not found stays empty: it may be installed later.
 func (c Config) ResolveRuntimes(lookPath func(name string) (string, error)) (Config, error) {
 	c.Runtimes = offered(c, lookPath)
 	if name := c.DefaultRuntime; name != "" {
@@ -22,11 +23,9 @@ func (c Config) ResolveRuntimes(lookPath func(name string) (string, error)) (Con
 	for _, name := range runtimeNames(c.Runtimes) {
 		r := c.Runtimes[name]
 		if r.Path == "" {
-			found, err := lookPath(name)
-			if err != nil {
-				return Config{}, fmt.Errorf("runtime %q: no path in [%s.%s], and PATH has none: %w", name, runtimesTable, name, err)
+			if found, err := lookPath(name); err == nil {
+				r.Path = found
 			}
-			r.Path = found
 		}
 		if r.Root == "" {
 			r.Root = filepath.Join(c.RunRoot, name)
@@ -37,18 +36,22 @@ func (c Config) ResolveRuntimes(lookPath func(name string) (string, error)) (Con
 }
 
 // offered are the configured runtimes; if there are none, the
-// well-known ones that PATH has.
+// well-known ones that PATH has, or all of them if it has none yet.
 func offered(c Config, lookPath func(string) (string, error)) map[string]Runtime {
 	if len(c.Runtimes) > 0 {
 		return c.Runtimes
 	}
-	var out map[string]Runtime
+	var all, found map[string]Runtime
 	for _, name := range wellKnownRuntimes() {
+		all = withRuntime(all, name, Runtime{})
 		if _, err := lookPath(name); err == nil {
-			out = withRuntime(out, name, Runtime{})
+			found = withRuntime(found, name, Runtime{})
 		}
 	}
-	return out
+	if len(found) == 0 {
+		return all
+	}
+	return found
 }
 
 func (c Config) withDefaultRuntime() (Config, error) {
@@ -62,13 +65,9 @@ func (c Config) withDefaultRuntime() (Config, error) {
 		}
 	}
 	names := runtimeNames(c.Runtimes)
-	switch len(names) {
-	case 0:
-		return Config{}, fmt.Errorf("no OCI runtime: install crun or runc, or name one in [%s.NAME]", runtimesTable)
-	case 1:
-		c.DefaultRuntime = names[0]
-		return c, nil
-	default:
+	if len(names) != 1 {
 		return Config{}, fmt.Errorf("default_runtime: must say which of the runtimes %q is the default", names)
 	}
+	c.DefaultRuntime = names[0]
+	return c, nil
 }

@@ -48,6 +48,9 @@ func (m *Manager) Create(ctx context.Context, pod *Pod, req CreateRequest) (*Con
 	if c := m.byName(pod.ID, req.Config.GetMetadata()); c != nil {
 		return c, c.sameRequest(req.Config)
 	}
+	if err := pod.Runtime.Ready(ctx); err != nil {
+		return nil, fmt.Errorf("create container %s: %w", req.Config.GetMetadata().GetName(), err)
+	}
 	c, err := m.describe(pod, req)
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", req.Config.GetMetadata().GetName(), err)

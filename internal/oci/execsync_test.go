@@ -295,7 +295,7 @@ func BenchmarkExec(b *testing.B) {
 		})
 		b.Run(name+"/bare", func(b *testing.B) {
 			for b.Loop() {
-				if err := exec.Command(c.r.path, "--root", c.r.root, "exec", c.id, "true").Run(); err != nil {
+				if err := exec.Command(c.r.Path(), "--root", c.r.root, "exec", c.id, "true").Run(); err != nil {
 					b.Fatal(err)
 				}
 			}

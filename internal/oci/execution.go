@@ -109,7 +109,7 @@ func (e *execution) outcome(r *Runtime, id string, words *tail) (int, error) {
 	}
 	// The runtime itself failed: it has started no process, or left its own.
 	failure := &CommandError{
-		Runtime: r.path, Command: "exec " + id, ExitStatus: max(status.ExitStatus(), 0), Output: words.String(),
+		Runtime: r.Path(), Command: "exec " + id, ExitStatus: max(status.ExitStatus(), 0), Output: words.String(),
 	}
 	if status.Signaled() {
 		failure.Signal = status.Signal()

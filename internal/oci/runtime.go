@@ -25,14 +25,16 @@ const commandTimeout = 2 * time.Minute
 // the commands and flags that runc, crun, runsc and youki have in common, and
 // is safe for concurrent use.
 type Runtime struct {
-	handler, path, root string
-	options             RuntimeOptions
-	env                 []string
-	marks               atomic.Uint32 // see newMark
+	handler, root string
+	options       RuntimeOptions
+	env           []string
+	marks         atomic.Uint32 // see newMark
 
-	mu     sync.Mutex // guards probed and stat
-	probed probed
-	stat   fileIdentity // of the binary that was probed
+	path  atomic.Pointer[string] // of the binary; "" until it is found in PATH
+	known atomic.Pointer[known]  // never nil
+
+	mu      sync.Mutex // guards probing
+	probing *probing   // nil while no probe is under way
 }
 
 // RuntimeOptions are what a handler can be configured with besides its binary
@@ -50,33 +52,20 @@ type RuntimeOptions struct {
 	PrivilegedWithoutHostDevices bool `json:"privileged_without_host_devices,omitempty"`
 }
 
-// NewRuntime probes the binary at path, an absolute path, which runs with the
-// absolute directory root as its --root. handler is the name that the CRI
-// knows it by.
+// NewRuntime drives the binary at path with the absolute directory root as its
+// --root. handler is the name that the CRI knows it by, and the one that is
+// looked up in PATH if path is "". A binary that is not there, or does not
+// work, is not an error but what Ready tells.
 func NewRuntime(ctx context.Context, handler, path, root string, o RuntimeOptions) (*Runtime, error) {
-	r := AbsentRuntime(handler, path, root, o)
-	if !filepath.IsAbs(path) || !filepath.IsAbs(root) {
+	if path != "" && !filepath.IsAbs(path) || !filepath.IsAbs(root) {
 		return nil, errkind.Errorf(errkind.Invalid, "runtime %s: path %q and root %q must be absolute", handler, path, root)
 	}
-	stat, err := identify(path)
-	if err != nil {
-		return nil, fmt.Errorf("runtime %s: %w", handler, err)
-	}
-	probed, err := r.probe(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("runtime %s: %w", handler, err)
-	}
-	r.probed, r.stat = probed, stat
-	return r, nil
-}
-
-// AbsentRuntime is the runtime of a binary that can't be probed now. It is
-// probed once that has changed; until then its commands fail.
-func AbsentRuntime(handler, path, root string, o RuntimeOptions) *Runtime {
-	r := &Runtime{handler: handler, path: path, root: root, options: o, env: runtimeEnv(os.Environ())}
+	r := &Runtime{handler: handler, root: root, options: o, env: runtimeEnv(os.Environ())}
+	r.path.Store(&path)
 	r.marks.Store(uint32(time.Now().UnixNano()))
-	r.probed.ociVersion = oldestOCIVersion
-	return r
+	r.known.Store(&known{probed: probed{ociVersion: oldestOCIVersion}})
+	_ = r.Ready(ctx) // it is asked for again before each use
+	return r, nil
 }
 
 // runtimeEnv is the daemon's environment without what a service manager gave
@@ -92,8 +81,8 @@ func runtimeEnv(environ []string) []string {
 // Handler is the name that the CRI knows the runtime by.
 func (r *Runtime) Handler() string { return r.handler }
 
-// Path is the binary.
-func (r *Runtime) Path() string { return r.path }
+// Path is the binary; "" while PATH has none.
+func (r *Runtime) Path() string { return *r.path.Load() }
 
 // Root is the directory in which the runtime keeps its state.
 func (r *Runtime) Root() string { return r.root }
@@ -118,50 +107,19 @@ func (r *Runtime) OCIVersion() string { return r.current().ociVersion }
 // command. Read only.
 func (r *Runtime) Features() *features.Features { return r.current().features }
 
-// current is what was probed of the binary as it is now: one that was
-// replaced since is probed again. If that fails, the old answer stands.
-func (r *Runtime) current() probed {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	stat, err := identify(r.path)
-	if err != nil || stat == r.stat {
-		return r.probed
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
-	defer cancel()
-	if p, err := r.probe(ctx); err == nil {
-		r.probed, r.stat = p, stat
-	}
-	return r.probed
-}
-
-// fileIdentity changes when a file is replaced or written to.
-type fileIdentity struct {
-	dev, ino    uint64
-	size, mtime int64
-}
-
-func identify(path string) (fileIdentity, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return fileIdentity{}, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return fileIdentity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim.Nano()}, nil
-}
-
 // argv is the command line of one command of the runtime.
 func (r *Runtime) argv(args ...string) []string {
 	var own []string
 	if r.Sandboxed() {
 		own = sandboxedArgs
 	}
-	return slices.Concat([]string{r.path, "--root", r.root}, own, r.options.Args, args)
+	return slices.Concat([]string{r.Path(), "--root", r.root}, own, r.options.Args, args)
 }
 
 // probeArgv is the command line of a command that any kind of runtime
 // understands.
 func (r *Runtime) probeArgv(args ...string) []string {
-	return slices.Concat([]string{r.path, "--root", r.root}, r.options.Args, args)
+	return slices.Concat([]string{r.Path(), "--root", r.root}, r.options.Args, args)
 }
 
 // CommandError is a command of a runtime that failed by its own account.

@@ -66,7 +66,7 @@ func (r *Runtime) run(ctx context.Context, argv, args []string) ([]byte, error) 
 
 // interrupted is the error of a command that was killed because ctx ended.
 func (r *Runtime) interrupted(ctx context.Context, args []string) error {
-	err := fmt.Errorf("%s %s: %w", r.path, strings.Join(args, " "), ctx.Err())
+	err := fmt.Errorf("%s %s: %w", r.Path(), strings.Join(args, " "), ctx.Err())
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return errkind.Wrap(errkind.Timeout, err)
 	}
@@ -79,7 +79,7 @@ func (r *Runtime) result(args []string, cmd *exec.Cmd, err error, stdout *bounde
 	case errors.As(err, &exit):
 		status, _ := exit.Sys().(syscall.WaitStatus)
 		e := &CommandError{
-			Runtime: r.path, Command: strings.Join(args, " "), ExitStatus: exit.ExitCode(), Output: stderr.String(),
+			Runtime: r.Path(), Command: strings.Join(args, " "), ExitStatus: exit.ExitCode(), Output: stderr.String(),
 		}
 		if status.Signaled() {
 			e.Signal = status.Signal()

@@ -3,7 +3,10 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -59,8 +62,10 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 }
 
 // Delete removes what the runtime keeps of the container. With force, a
-// container that still runs is killed first. A container that does not exist
-// is no error.
+// container that still runs is killed first; and if the binary does not work
+// any more, its files are removed without it: the caller has seen to it that
+// no process of the container is left. A container that does not exist is no
+// error.
 func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	args := []string{"delete"}
 	if force {
@@ -70,7 +75,36 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	if err = r.explain(ctx, id, err); errkind.Of(err) == errkind.NotFound {
 		return nil
 	}
+	if err != nil && force && !r.runs() {
+		return r.forget(id, err)
+	}
 	return err
+}
+
+// runs tries out whether the binary works at all.
+func (r *Runtime) runs() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	_, err := r.command(ctx, "--version")
+	return err == nil
+}
+
+// forget removes what the runtime keeps of a container: a directory of its
+// name in the runtime's root, or files that begin with it.
+func (r *Runtime) forget(id string, cause error) error {
+	if id == "" || strings.ContainsAny(id, `/*?[\`) {
+		return cause
+	}
+	files, err := filepath.Glob(filepath.Join(r.root, id+"*"))
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	for _, file := range files {
+		if err := os.RemoveAll(file); err != nil {
+			return errors.Join(cause, err)
+		}
+	}
+	return nil
 }
 
 // explain gives the failure of a command on a container its kind, by what the
@@ -119,7 +153,7 @@ func (r *Runtime) State(ctx context.Context, id string) (State, error) {
 	}
 	var s State
 	if err := json.Unmarshal(out, &s); err != nil {
-		return State{}, fmt.Errorf("state of container %s by %s: %w", id, r.path, err)
+		return State{}, fmt.Errorf("state of container %s by %s: %w", id, r.Path(), err)
 	}
 	return s, nil
 }
@@ -147,7 +181,7 @@ func (r *Runtime) List(ctx context.Context) ([]State, error) {
 	}
 	var states []State
 	if err := json.Unmarshal(out, &states); err != nil {
-		return nil, fmt.Errorf("list of containers by %s: %w", r.path, err)
+		return nil, fmt.Errorf("list of containers by %s: %w", r.Path(), err)
 	}
 	return states, nil
 }

@@ -301,20 +301,87 @@ func TestProbeAgain(t *testing.T) {
 	if err := os.Rename(newer, path); err != nil {
 		t.Fatal(err)
 	}
-	if r.Version() != "2" || r.OCIVersion() != "1.2.0" || r.Features() == nil {
-		t.Errorf("after an upgrade: %q %q %v", r.Version(), r.OCIVersion(), r.Features())
+	if err := r.Ready(t.Context()); err != nil || r.Version() != "2" || r.OCIVersion() != "1.2.0" || r.Features() == nil {
+		t.Errorf("after an upgrade: %v, %q %q %v", err, r.Version(), r.OCIVersion(), r.Features())
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if r.OCIVersion() != "1.2.0" {
-		t.Errorf("after the binary went away: %q", r.OCIVersion())
+	if err := r.Ready(t.Context()); errkind.Of(err) != errkind.Precondition || r.OCIVersion() != "1.2.0" || r.Problem() == nil {
+		t.Errorf("after the binary went away: %v, %q, %v", err, r.OCIVersion(), r.Problem())
 	}
-	if _, err := NewRuntime(t.Context(), "x", path, "/nowhere", RuntimeOptions{}); err == nil {
-		t.Error("a binary that does not exist is accepted")
+}
+
+// TestAbsentRuntime: a binary that is missing or broken is probed again when
+// it is asked for.
+func TestAbsentRuntime(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	r, err := NewRuntime(t.Context(), "not-there-yet", "", "/nowhere", RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := NewRuntime(t.Context(), "x", script(t, "echo broken >&2; exit 3"), "/nowhere", RuntimeOptions{}); err == nil || !strings.Contains(err.Error(), "broken") {
-		t.Errorf("a binary that fails: %v", err)
+	for range 2 {
+		if err := r.Ready(t.Context()); errkind.Of(err) != errkind.Precondition || !strings.Contains(err.Error(), "not-there-yet") {
+			t.Errorf("not there: %v", err)
+		}
+	}
+	if r.Problem() == nil || r.Path() != "" || r.OCIVersion() != oldestOCIVersion || r.SharesKernel() {
+		t.Errorf("%v, path %q, %q, %v", r.Problem(), r.Path(), r.OCIVersion(), r.SharesKernel())
+	}
+	if r.Presume("runc"); !r.SharesKernel() {
+		t.Error("what it was before is not believed")
+	}
+	path := filepath.Join(dir, "not-there-yet")
+	for _, s := range []struct{ script, fails string }{{"echo broken >&2; exit 3", "broken"}, {`echo "x version 1"`, ""}} {
+		if err := os.Rename(script(t, s.script), path); err != nil {
+			t.Fatal(err)
+		}
+		err := r.Ready(t.Context())
+		if (err == nil) != (s.fails == "") || err != nil && !strings.Contains(err.Error(), s.fails) || (r.Problem() == nil) != (err == nil) {
+			t.Errorf("with %q: %v, %v", s.script, err, r.Problem())
+		}
+	}
+	if r.Path() != path || r.Version() != "1" || r.SharesKernel() {
+		t.Errorf("path %q, version %q", r.Path(), r.Version())
+	}
+}
+
+// TestDeleteWithoutBinary: what a broken binary left is removed without it, and
+// what a working one refuses to delete is not.
+func TestDeleteWithoutBinary(t *testing.T) {
+	root := t.TempDir()
+	left := func(names ...string) {
+		for _, name := range names {
+			if err := os.MkdirAll(filepath.Join(root, name, "x"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	there := func(name string) bool { _, err := os.Stat(filepath.Join(root, name)); return err == nil }
+	left("aaaa", "aaaa_sandbox.state", "bbbb")
+	r, err := NewRuntime(t.Context(), "x", script(t, `[ "$3" = --version ] && echo "x version 1" && exit; exit 1`), root, RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Delete(t.Context(), "aaaa", true); err == nil || !there("aaaa") {
+		t.Errorf("refused by a runtime that works: %v", err)
+	}
+	for _, name := range []string{"missing", "broken"} {
+		left("aaaa", "aaaa_sandbox.state", "bbbb")
+		if name == "missing" {
+			if err := os.Remove(r.Path()); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.Rename(script(t, "exit 1"), r.Path()); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Delete(t.Context(), "aaaa", false); err == nil {
+			t.Errorf("%s: deleted without force", name)
+		}
+		if err := r.Delete(t.Context(), "aaaa", true); err != nil || there("aaaa") || there("aaaa_sandbox.state") || !there("bbbb") {
+			t.Errorf("%s: %v, %v %v %v", name, err, there("aaaa"), there("aaaa_sandbox.state"), there("bbbb"))
+		}
 	}
 }
 

@@ -103,7 +103,7 @@ func (r *Runtime) StartStandIn(ctx context.Context, id, bundle string) error {
 		return nil
 	}
 	return r.explain(ctx, id, &CommandError{
-		Runtime: r.path, Command: "start " + id, ExitStatus: status, Output: lastMessage(filepath.Join(bundle, standInLog)),
+		Runtime: r.Path(), Command: "start " + id, ExitStatus: status, Output: lastMessage(filepath.Join(bundle, standInLog)),
 	})
 }
 

@@ -154,7 +154,10 @@ func TestStandInFails(t *testing.T) {
 	_, pid = s.create(t, "true", "sleep 1000", "true")
 	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
-	r := AbsentRuntime("x", "/nowhere", s.dir, RuntimeOptions{})
+	r, err := NewRuntime(ctx, "x", "/nowhere", s.dir, RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := r.StartStandIn(short, "x", s.dir); errkind.Of(err) != errkind.Timeout {
 		t.Errorf("a start that hangs: %v", err)
 	}

@@ -56,6 +56,7 @@ type Record struct {
 	Config       statefile.Proto[*runtimeapi.PodSandboxConfig] `json:"config"`
 	Handler      string                                        `json:"handler"` // as asked for; "" is the default
 	Runtime      RuntimePin                                    `json:"runtime"`
+	Program      string                                        `json:"program"`        // what the runtime's binary called itself (runc)
 	CgroupParent string                                        `json:"cgroup_parent"`  // cgroup path of the pod
 	OwnsCgroup   bool                                          `json:"owns_cgroup"`    // Gantry chose the parent, and removes it
 	Cgroups      cgroup.Manager                                `json:"cgroup_manager"` // who makes the pod's cgroups

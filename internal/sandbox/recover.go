@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -121,7 +123,11 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 	if string(rec.ID) != name {
 		return fmt.Errorf("%w: it is the record of pod %s", statefile.ErrDamaged, rec.ID)
 	}
-	p := m.newPod(rec, m.pinned(ctx, rec.Runtime))
+	rt, err := m.pinned(ctx, rec.Runtime, rec.Program)
+	if err != nil {
+		return err
+	}
+	p := m.newPod(rec, rt)
 	var ph phase
 	err = statefile.Read(filepath.Join(dir, stateFile), stateVer, &ph)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -139,25 +145,51 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 
 // pinned returns the runtime that a pod was made with, whatever the
 // configuration says now. One whose binary is gone or broken keeps no pod from
-// being listed.
-func (m *Manager) pinned(ctx context.Context, pin RuntimePin) *oci.Runtime {
+// being listed, stopped or removed.
+func (m *Manager) pinned(ctx context.Context, pin RuntimePin, program string) (*oci.Runtime, error) {
+	rt, err := m.findPinned(ctx, pin)
+	if err == nil {
+		rt.Presume(program)
+	}
+	return rt, err
+}
+
+func (m *Manager) findPinned(ctx context.Context, pin RuntimePin) (*oci.Runtime, error) {
 	key := pin.key()
 	if rt, ok := m.opts.Runtimes[pin.Name]; ok && pinOf(rt).key() == key {
-		return rt
+		return rt, nil
 	}
 	m.pins.Lock()
 	defer m.pins.Unlock()
 	if rt, ok := m.pins.known[key]; ok {
-		return rt
+		return rt, nil
 	}
 	rt, err := oci.NewRuntime(ctx, pin.Name, pin.Path, pin.Root, pin.RuntimeOptions)
 	if err != nil {
-		m.damaged.add(fmt.Sprintf("a runtime that pods were made with can't be used: %v", err))
-		m.log.Error("a runtime that pods were made with can't be used", "runtime", pin.Name, "err", err)
-		rt = oci.AbsentRuntime(pin.Name, pin.Path, pin.Root, pin.RuntimeOptions)
+		return nil, err
+	}
+	if err := rt.Problem(); err != nil {
+		m.log.Error("a runtime that pods were made with can't be used", "runtime", pin.Name, "path", pin.Path, "err", err)
 	}
 	m.pins.known[key] = rt
-	return rt
+	return rt, nil
+}
+
+// RuntimeProblems says why runtimes can't be used: those of the configuration,
+// and those of pods that were made with others. It never waits.
+func (m *Manager) RuntimeProblems() []string {
+	m.pins.Lock()
+	all := slices.Collect(maps.Values(m.pins.known))
+	m.pins.Unlock()
+	all = slices.AppendSeq(all, maps.Values(m.opts.Runtimes))
+	var out []string
+	for _, rt := range all {
+		if err := rt.Problem(); err != nil {
+			out = append(out, err.Error())
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // pins are the runtimes of recovered pods that the configuration has no more,

@@ -32,6 +32,9 @@ func (m *Manager) Run(ctx context.Context, cfg *runtimeapi.PodSandboxConfig, han
 	if err != nil {
 		return "", err
 	}
+	if err := rt.Ready(ctx); err != nil {
+		return "", fmt.Errorf("run pod: %w", err)
+	}
 	if err := errors.Join(m.checkUserNamespace(cfg, rt), checkSandboxed(cfg, rt)); err != nil {
 		return "", err
 	}
@@ -59,6 +62,7 @@ func (m *Manager) describe(ctx context.Context, cfg *runtimeapi.PodSandboxConfig
 		Config:    statefile.Of(cfg),
 		Handler:   handler,
 		Runtime:   pinOf(rt),
+		Program:   rt.Name(),
 		Hostname:  cfg.GetHostname(),
 	}
 	if err := m.chooseCgroup(&rec, cfg.GetLinux().GetCgroupParent()); err != nil {

@@ -29,10 +29,12 @@ func (s *Server) Status(_ context.Context, req *runtimeapi.StatusRequest) (*runt
 	if err := s.opts.Network.Ready(); err != nil {
 		network.Status, network.Reason, network.Message = false, "NetworkPluginNotReady", err.Error()
 	}
+	runtime := &runtimeapi.RuntimeCondition{Type: runtimeapi.RuntimeReady, Status: true}
+	if err := s.opts.Pods.DefaultRuntime().Problem(); err != nil {
+		runtime.Status, runtime.Reason, runtime.Message = false, "DefaultRuntimeNotUsable", err.Error()
+	}
 	resp := &runtimeapi.StatusResponse{
-		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
-			{Type: runtimeapi.RuntimeReady, Status: true}, network,
-		}},
+		Status:          &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{runtime, network}},
 		RuntimeHandlers: s.handlers(),
 		Features: &runtimeapi.RuntimeFeatures{
 			SupplementalGroupsPolicy:  true,
