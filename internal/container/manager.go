@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
@@ -18,6 +19,8 @@ type Manager struct {
 	index *index.Index[id.Container, *Container]
 	pods  podTable
 	ops   flight.Group
+
+	clamped sync.Once // an OOM score was raised, and that was told
 }
 
 // NewManager returns a manager without containers.

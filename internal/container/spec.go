@@ -70,7 +70,21 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		return nil, err
 	}
 	c.env.Hooks.Apply(spec, len(cfg.GetMounts()) > 0)
+	c.tellClamped(cfg.GetLinux().GetResources())
 	return spec, c.makeDirectories(root, spec, img.Config)
+}
+
+// tellClamped tells that a container is easier for the kernel to kill than was
+// asked for. That is the node's nature, so it is told once.
+func (c *Container) tellClamped(r *runtimeapi.LinuxContainerResources) {
+	given := c.env.Node.ClampOOMScoreAdj(r.GetOomScoreAdj())
+	if int64(given) == r.GetOomScoreAdj() {
+		return
+	}
+	c.mgr.clamped.Do(func() {
+		c.log.Warn("oom_score_adj of a container changed to what the daemon can give, without CAP_SYS_RESOURCE; this is told once",
+			"asked", r.GetOomScoreAdj(), "given", given)
+	})
 }
 
 func (c *Container) podFile(rel string) string { return filepath.Join(c.pod.Dir, rel) }
