@@ -9,6 +9,7 @@ import (
 	_ "github.com/docker/distribution/registry/api/errcode"
 	_ "github.com/fsnotify/fsnotify"
 	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/moby/profiles/apparmor"
 	_ "github.com/moby/profiles/seccomp"
 	_ "github.com/opencontainers/image-spec/specs-go/v1"
 	_ "github.com/opencontainers/runtime-spec/specs-go"

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gantry-cri/gantry/internal/apparmor"
 	"github.com/gantry-cri/gantry/internal/cdi"
 	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/config"
@@ -37,6 +38,7 @@ import (
 // daemon is everything that runs.
 type daemon struct {
 	log        *slog.Logger
+	apparmor   *apparmor.Profiles
 	devices    *cdi.Devices
 	hooks      *hooks.Dirs
 	storage    *storage.Store
@@ -72,6 +74,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		return nil, fmt.Errorf("install the monitor and pause: %w", err)
 	}
 	d := &daemon{log: log, devices: cdi.New(cfg.CDISpecDirs), hooks: hooks.New(cfg.HooksDirs)}
+	d.apparmor = apparmor.New(apparmor.Options{Enabled: facts.AppArmor, Default: cfg.AppArmorProfile, Log: log})
 	storage.ForwardLibraryLogs(log)
 	if d.storage, err = storage.Open(storage.Options{Root: cfg.Root, RunRoot: cfg.RunRoot, Log: log, UsagePeriod: cfg.StatsCollectionPeriod}); err != nil {
 		return nil, err
@@ -90,20 +93,22 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		return nil, errors.Join(err, d.images.Close(), d.storage.Close())
 	}
 	d.containers = container.NewManager(&container.Environment{
-		Storage:        d.storage,
-		Node:           facts,
-		Log:            log,
-		CreateTimeout:  cfg.RuntimeTimeout,
-		RuntimeTimeout: cfg.RuntimeTimeout,
-		ExecWait:       progs.ExecWait,
-		StandIn:        progs.StandIn,
-		ExecOutputMax:  int(cfg.ExecOutputMax),
-		LogSizeMax:     cfg.LogSizeMax,
-		Journal:        cfg.JournalSocket,
-		PidsLimit:      cfg.PidsLimit,
-		SeccompProfile: cfg.SeccompProfile,
-		Devices:        d.devices,
-		Hooks:          d.hooks,
+		Storage:         d.storage,
+		Node:            facts,
+		Log:             log,
+		CreateTimeout:   cfg.RuntimeTimeout,
+		RuntimeTimeout:  cfg.RuntimeTimeout,
+		ExecWait:        progs.ExecWait,
+		StandIn:         progs.StandIn,
+		ExecOutputMax:   int(cfg.ExecOutputMax),
+		LogSizeMax:      cfg.LogSizeMax,
+		Journal:         cfg.JournalSocket,
+		PidsLimit:       cfg.PidsLimit,
+		SeccompProfile:  cfg.SeccompProfile,
+		AppArmorDefault: cfg.AppArmorProfile,
+		AppArmor:        d.apparmor,
+		Devices:         d.devices,
+		Hooks:           d.hooks,
 	})
 	d.pods = sandbox.New(sandbox.Options{
 		RunRoot:          cfg.RunRoot,
@@ -122,6 +127,8 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		EventQueue:       cfg.EventQueue,
 		Pause:            d.pauseImage(cfg),
 		SeccompProfile:   cfg.SeccompProfile,
+		AppArmorDefault:  cfg.AppArmorProfile,
+		AppArmor:         d.apparmor,
 		Log:              log,
 		NoUserNamespaces: probeUserNamespaces(progs, d.storage),
 	})
@@ -294,7 +301,7 @@ func (d *daemon) problems() []string {
 	for _, err := range d.storage.Problems() {
 		out = append(out, err.Error())
 	}
-	out = slices.Concat(out, d.devices.Problems(), d.hooks.Problems(), d.containers.LogProblems())
+	out = slices.Concat(out, d.apparmor.Problems(), d.devices.Problems(), d.hooks.Problems(), d.containers.LogProblems())
 	st := d.network.Status()
 	out = append(out, st.Problems...)
 	return append(out, st.Damaged...)

@@ -140,3 +140,11 @@ func annotationPrefix(s string) error {
 	}
 	return nil
 }
+
+// profileName accepts the name of an AppArmor profile, which is often a path.
+func profileName(s string) error {
+	if s == "" || s == "unconfined" || len(s) > 255 || strings.ContainsFunc(s, unicode.IsControl) {
+		return fmt.Errorf("want the name of a profile, have %q", s)
+	}
+	return nil
+}

@@ -37,15 +37,16 @@ type Config struct {
 	CDISpecDirs []string // later ones win over earlier ones
 	HooksDirs   []string // later ones win over earlier ones
 
-	PauseImage     string // "" means the built-in pause
-	PauseCommand   []string
-	CgroupManager  string
-	CgroupParent   string
-	SeccompProfile string // "" means the built-in profile
-	PidsLimit      int64  // 0 means none
-	LogSizeMax     int64  // bytes; -1 means unlimited
-	JournalSocket  string // "" means none
-	ExecOutputMax  int64  // bytes
+	PauseImage      string // "" means the built-in pause
+	PauseCommand    []string
+	CgroupManager   string
+	CgroupParent    string
+	SeccompProfile  string // "" means the built-in profile
+	AppArmorProfile string
+	PidsLimit       int64  // 0 means none
+	LogSizeMax      int64  // bytes; -1 means unlimited
+	JournalSocket   string // "" means none
+	ExecOutputMax   int64  // bytes
 
 	StreamAddress     string // a host name or an address
 	StreamPort        int    // 0 means a free one

@@ -59,6 +59,8 @@ func keys() []key[Config] {
 			text(func(c *Config) *string { return &c.CgroupParent }, "/gantry", absolute)},
 		{"seccomp_profile", "File with the default seccomp profile (an OCI linux.seccomp object as JSON). Empty means the built-in one.",
 			text(func(c *Config) *string { return &c.SeccompProfile }, "", orEmpty(absolute))},
+		{"apparmor_profile", "AppArmor profile of containers that ask for the default one or for none, where the kernel has AppArmor. gantry-default is built in and loaded when it is needed; any other has to be loaded already.",
+			text(func(c *Config) *string { return &c.AppArmorProfile }, "gantry-default", profileName)},
 		{"pids_limit", "Most processes in one container. 0 means no limit.",
 			number(func(c *Config) *int64 { return &c.PidsLimit }, 0, between(0, 1<<22))},
 		{"log_size_max", "Most bytes in one container's log file; one that would grow beyond is replaced by an empty one, so that the newest output is kept. -1 means no limit.",

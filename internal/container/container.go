@@ -126,6 +126,10 @@ type Environment struct {
 	PidsLimit int64
 	// SeccompProfile is the path of the profile used for RuntimeDefault; "" is the built-in one.
 	SeccompProfile string
+	// AppArmorDefault is the AppArmor profile used for RuntimeDefault.
+	AppArmorDefault string
+	// AppArmor refuses a profile that the kernel has not loaded.
+	AppArmor interface{ Require(profile string) error }
 	// Devices adds the CDI devices that a request names to a specification.
 	Devices interface {
 		Inject(*rspec.Spec, *runtimeapi.ContainerConfig) error

@@ -39,31 +39,35 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		return nil, err
 	}
 	spec, err := oci.ContainerSpec(oci.ContainerInput{
-		ID:            c.Record.ID,
-		PodID:         c.pod.ID,
-		Config:        cfg,
-		Sandbox:       c.pod.Config,
-		Image:         &img.Config.Config,
-		ImageName:     cfg.GetImage().GetUserSpecifiedImage(),
-		User:          user,
-		Node:          c.env.Node,
-		Host:          host,
-		RootFS:        filepath.Join(c.Dir(), rootfsDir),
-		Join:          join,
-		UserNS:        c.userNS(),
-		Can:           c.pod.Abilities(),
-		CgroupsPath:   c.pod.Cgroups.SpecPath(c.pod.CgroupParent, string(c.Record.ID)),
-		Systemd:       c.pod.Cgroups == cgroup.Systemd,
-		ResolvConf:    c.podFile("etc/resolv.conf"),
-		Hostname:      c.podFile("etc/hostname"),
-		Hosts:         c.podFile("etc/hosts"),
-		Shm:           c.shm(),
-		HostnameValue: c.pod.Hostname,
-		OCIVersion:    c.pod.Runtime.OCIVersion(),
-		PidsLimit:     c.env.PidsLimit,
-		Options:       c.pod.Runtime.Options(),
+		ID:              c.Record.ID,
+		PodID:           c.pod.ID,
+		Config:          cfg,
+		Sandbox:         c.pod.Config,
+		Image:           &img.Config.Config,
+		ImageName:       cfg.GetImage().GetUserSpecifiedImage(),
+		User:            user,
+		Node:            c.env.Node,
+		Host:            host,
+		RootFS:          filepath.Join(c.Dir(), rootfsDir),
+		Join:            join,
+		UserNS:          c.userNS(),
+		Can:             c.pod.Abilities(),
+		CgroupsPath:     c.pod.Cgroups.SpecPath(c.pod.CgroupParent, string(c.Record.ID)),
+		Systemd:         c.pod.Cgroups == cgroup.Systemd,
+		ResolvConf:      c.podFile("etc/resolv.conf"),
+		Hostname:        c.podFile("etc/hostname"),
+		Hosts:           c.podFile("etc/hosts"),
+		Shm:             c.shm(),
+		HostnameValue:   c.pod.Hostname,
+		OCIVersion:      c.pod.Runtime.OCIVersion(),
+		AppArmorDefault: c.env.AppArmorDefault,
+		PidsLimit:       c.env.PidsLimit,
+		Options:         c.pod.Runtime.Options(),
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := c.env.AppArmor.Require(spec.Process.ApparmorProfile); err != nil {
 		return nil, err
 	}
 	if err := c.env.Devices.Inject(spec, cfg); err != nil {

@@ -64,7 +64,7 @@ func (s *containerSpec) setConfinement() error {
 	if err != nil {
 		return err
 	}
-	s.Config.Process.ApparmorProfile, err = apparmorProfile(containerApparmor(s.sc), s.in.Node)
+	s.Config.Process.ApparmorProfile, err = apparmorProfile(containerApparmor(s.sc), s.in.AppArmorDefault, s.in.Node)
 	if err != nil {
 		return err
 	}
@@ -139,11 +139,15 @@ func seccompFilter(profile *runtimeapi.SecurityProfile, content []byte, n node.F
 	return filter, nil
 }
 
-// apparmorProfile is the name of the profile to run under. The default is
-// whatever the kernel applies by itself: Gantry loads no profile of its own.
-func apparmorProfile(profile *runtimeapi.SecurityProfile, n node.Facts) (string, error) {
+// apparmorProfile is the name of the profile to run under; "" is whatever the
+// kernel applies by itself. byDefault is that of RuntimeDefault, which a kernel
+// without AppArmor runs without any.
+func apparmorProfile(profile *runtimeapi.SecurityProfile, byDefault string, n node.Facts) (string, error) {
 	switch kind := profile.GetProfileType(); kind {
 	case runtimeapi.SecurityProfile_RuntimeDefault:
+		if n.AppArmor {
+			return byDefault, nil
+		}
 		return "", nil
 	case runtimeapi.SecurityProfile_Unconfined:
 		if n.AppArmor {

@@ -59,6 +59,8 @@ type ContainerInput struct {
 	// HostnameValue becomes the variable HOSTNAME; "" sets none.
 	HostnameValue string
 	OCIVersion    string
+	// AppArmorDefault is the name of the AppArmor profile of RuntimeDefault.
+	AppArmorDefault string
 	// PidsLimit bounds the container's processes; not positive: unbounded.
 	PidsLimit int64
 	// Rlimits are set for the container's process, clamped to what the node
@@ -91,6 +93,8 @@ type SandboxInput struct {
 	// Systemd is true where CgroupsPath has the form slice:prefix:name.
 	Systemd    bool
 	OCIVersion string
+	// AppArmorDefault is the name of the AppArmor profile of RuntimeDefault.
+	AppArmorDefault string
 	// Hostname is set in the pod's UTS namespace; "" sets none.
 	Hostname string
 	// SharedMemory is a directory of the host that stands for the pod's /dev/shm

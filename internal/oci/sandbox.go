@@ -142,7 +142,7 @@ func (s *sandboxSpec) setConfinement() error {
 		return err
 	}
 	if profile := s.sc.GetApparmor(); profile != nil {
-		if s.Config.Process.ApparmorProfile, err = apparmorProfile(profile, s.in.Node); err != nil {
+		if s.Config.Process.ApparmorProfile, err = apparmorProfile(profile, s.in.AppArmorDefault, s.in.Node); err != nil {
 			return err
 		}
 	}

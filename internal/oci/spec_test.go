@@ -86,7 +86,7 @@ func input(n node.Facts) ContainerInput {
 		},
 		CgroupsPath: "/gantry/pod/ctr",
 		ResolvConf:  "/run/gantry/resolv.conf", Hostname: "/run/gantry/hostname", Hosts: "/run/gantry/hosts",
-		Shm: "/run/gantry/shm", HostnameValue: "pod", OCIVersion: "1.0.2", PidsLimit: 1000,
+		Shm: "/run/gantry/shm", HostnameValue: "pod", OCIVersion: "1.0.2", PidsLimit: 1000, AppArmorDefault: "gantry-default",
 		Can: Abilities{RecursiveReadOnly: true, IDMappedMounts: true},
 	}
 }

@@ -36,24 +36,31 @@ type Systemd interface {
 	Stop(ctx context.Context, unit string) error
 }
 
+// AppArmor refuses a profile that the kernel has not loaded.
+type AppArmor interface {
+	Require(profile string) error
+}
+
 // Options are what a Manager works with.
 type Options struct {
-	RunRoot        string
-	Programs       programs.Paths
-	Node           node.Facts
-	Network        Network
-	Containers     *container.Manager
-	Storage        *storage.Store
-	Runtimes       map[string]*oci.Runtime // by handler name
-	DefaultRuntime string                  // the handler of pods that name none
-	Cgroups        cgroup.Manager          // of new pods
-	Systemd        Systemd                 // for pods whose cgroups it manages
-	CgroupParent   string                  // of pods that bring none: each gets <CgroupParent>/<pod id>
-	CreateTimeout  time.Duration           // bounds RUNTIME create
-	RuntimeTimeout time.Duration           // bounds every other call of a runtime
-	EventQueue     int                     // events that a subscriber may be behind
-	SeccompProfile string                  // path of the profile for RuntimeDefault; "" is the built-in one
-	Pause          PauseImage              // nil uses the built-in pause
+	RunRoot         string
+	Programs        programs.Paths
+	Node            node.Facts
+	Network         Network
+	Containers      *container.Manager
+	Storage         *storage.Store
+	Runtimes        map[string]*oci.Runtime // by handler name
+	DefaultRuntime  string                  // the handler of pods that name none
+	Cgroups         cgroup.Manager          // of new pods
+	Systemd         Systemd                 // for pods whose cgroups it manages
+	CgroupParent    string                  // of pods that bring none: each gets <CgroupParent>/<pod id>
+	CreateTimeout   time.Duration           // bounds RUNTIME create
+	RuntimeTimeout  time.Duration           // bounds every other call of a runtime
+	EventQueue      int                     // events that a subscriber may be behind
+	SeccompProfile  string                  // path of the profile for RuntimeDefault; "" is the built-in one
+	AppArmorDefault string                  // the AppArmor profile of RuntimeDefault
+	AppArmor        AppArmor
+	Pause           PauseImage // nil uses the built-in pause
 	// NoUserNamespaces is why no root filesystem can be made for a user
 	// namespace on this node; nil if one can.
 	NoUserNamespaces error

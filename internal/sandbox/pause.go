@@ -102,18 +102,19 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 		return monitor.CreateRequest{}, err
 	}
 	in := oci.SandboxInput{
-		ID:          p.Record.ID,
-		User:        user,
-		Config:      p.Config(),
-		Node:        m.opts.Node,
-		Seccomp:     seccomp,
-		RootFS:      m.opts.Programs.PauseRootFS,
-		Args:        []string{programs.PauseArg},
-		CgroupsPath: p.Record.Cgroups.SpecPath(p.Record.CgroupParent, string(p.pauseID())),
-		Systemd:     p.Record.Cgroups == cgroup.Systemd,
-		OCIVersion:  p.runtime.OCIVersion(),
-		Hostname:    p.Record.Hostname,
-		Options:     p.runtime.Options(),
+		ID:              p.Record.ID,
+		User:            user,
+		Config:          p.Config(),
+		Node:            m.opts.Node,
+		Seccomp:         seccomp,
+		RootFS:          m.opts.Programs.PauseRootFS,
+		Args:            []string{programs.PauseArg},
+		CgroupsPath:     p.Record.Cgroups.SpecPath(p.Record.CgroupParent, string(p.pauseID())),
+		Systemd:         p.Record.Cgroups == cgroup.Systemd,
+		OCIVersion:      p.runtime.OCIVersion(),
+		AppArmorDefault: m.opts.AppArmorDefault,
+		Hostname:        p.Record.Hostname,
+		Options:         p.runtime.Options(),
 	}
 	if !p.HostNetwork() {
 		in.NetNS, in.NewNetNS = p.netns(), p.host.UserNS != nil
@@ -134,6 +135,9 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 	}
 	spec, err := oci.SandboxSpec(in)
 	if err != nil {
+		return req, err
+	}
+	if err := m.opts.AppArmor.Require(spec.Process.ApparmorProfile); err != nil {
 		return req, err
 	}
 	if err := oci.WriteBundle(p.bundle(), spec); err != nil {
