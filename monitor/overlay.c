@@ -124,6 +124,23 @@ static int add_directory(struct text *options, const char *path, bool rename)
 	return rc;
 }
 
+/* One option; the commas in a value (SELinux categories) end it unless it is quoted. */
+static void add_option(struct text *options, const char *option)
+{
+	const char *equals = strchr(option, '=');
+
+	text_add(options, ",");
+	if (!equals || !strchr(equals, ',')) {
+		text_add(options, option);
+		return;
+	}
+	for (const char *c = option; c <= equals; c++)
+		text_add(options, (char[]){ *c, 0 });
+	text_add(options, "\"");
+	text_add(options, equals + 1);
+	text_add(options, "\"");
+}
+
 static int option_text(const struct mount_request *m, struct text *options, bool rename)
 {
 	int rc = 0;
@@ -142,10 +159,8 @@ static int option_text(const struct mount_request *m, struct text *options, bool
 		text_add(options, ",workdir=");
 		rc = add_directory(options, m->work, rename);
 	}
-	for (size_t i = 0; i < m->option_count; i++) {
-		text_add(options, ",");
-		text_add(options, m->option[i]);
-	}
+	for (size_t i = 0; i < m->option_count; i++)
+		add_option(options, m->option[i]);
 	return rc < 0 ? rc : options->len == options->cap - 1 ? -E2BIG : 0;
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/oci"
 	"github.com/gantry-cri/gantry/internal/programs"
 	"github.com/gantry-cri/gantry/internal/sandbox"
+	"github.com/gantry-cri/gantry/internal/selinux"
 	"github.com/gantry-cri/gantry/internal/server"
 	"github.com/gantry-cri/gantry/internal/stats"
 	"github.com/gantry-cri/gantry/internal/storage"
@@ -75,6 +76,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 	}
 	d := &daemon{log: log, devices: cdi.New(cfg.CDISpecDirs), hooks: hooks.New(cfg.HooksDirs)}
 	d.apparmor = apparmor.New(apparmor.Options{Enabled: facts.AppArmor, Default: cfg.AppArmorProfile, Log: log})
+	labels := selinux.Real(facts.SELinux)
 	storage.ForwardLibraryLogs(log)
 	if d.storage, err = storage.Open(storage.Options{Root: cfg.Root, RunRoot: cfg.RunRoot, Log: log, UsagePeriod: cfg.StatsCollectionPeriod}); err != nil {
 		return nil, err
@@ -107,6 +109,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		SeccompProfile:  cfg.SeccompProfile,
 		AppArmorDefault: cfg.AppArmorProfile,
 		AppArmor:        d.apparmor,
+		SELinux:         labels,
 		Devices:         d.devices,
 		Hooks:           d.hooks,
 	})
@@ -129,6 +132,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		SeccompProfile:   cfg.SeccompProfile,
 		AppArmorDefault:  cfg.AppArmorProfile,
 		AppArmor:         d.apparmor,
+		SELinux:          labels,
 		Log:              log,
 		NoUserNamespaces: probeUserNamespaces(progs, d.storage),
 	})

@@ -19,6 +19,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/monitor"
 	"github.com/gantry-cri/gantry/internal/node"
 	"github.com/gantry-cri/gantry/internal/oci"
+	"github.com/gantry-cri/gantry/internal/selinux"
 	"github.com/gantry-cri/gantry/internal/storage"
 )
 
@@ -34,6 +35,8 @@ type Pod struct {
 	Hostname     string
 	// UserNS is the pod's own user namespace; nil if it has none.
 	UserNS *oci.UserNamespace
+	// SELinux are the labels of the pod.
+	SELinux selinux.Labels
 	// Abilities are the runtime's on this node.
 	Abilities func() oci.Abilities
 	// Monitor returns the pod's live monitor, or an error that says why there is
@@ -99,6 +102,8 @@ type Container struct {
 	stopSent atomic.Bool            // the stop signal was sent
 	waiting  atomic.Pointer[string] // what the init executed before Start: the runtime; nil if an earlier daemon started it
 
+	mountLabel string // of SELinux; set while it is being created
+
 	logTrouble atomic.Pointer[monitor.LogState] // nil while the log can be written
 }
 
@@ -130,6 +135,8 @@ type Environment struct {
 	AppArmorDefault string
 	// AppArmor refuses a profile that the kernel has not loaded.
 	AppArmor interface{ Require(profile string) error }
+	// SELinux makes the containers' labels of their pods'.
+	SELinux *selinux.Node
 	// Devices adds the CDI devices that a request names to a specification.
 	Devices interface {
 		Inject(*rspec.Spec, *runtimeapi.ContainerConfig) error

@@ -219,7 +219,7 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 			Lower:   root.Lower,
 			Upper:   root.Upper,
 			Work:    root.Work,
-			Options: root.Options(),
+			Options: c.mountOptions(root),
 			IDsPID:  c.idsPID(),
 		}}},
 	}

@@ -38,6 +38,11 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 	if err != nil {
 		return nil, err
 	}
+	labels, err := c.mgr.labels(c.pod, cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.mountLabel = labels.Mount
 	spec, err := oci.ContainerSpec(oci.ContainerInput{
 		ID:              c.Record.ID,
 		PodID:           c.pod.ID,
@@ -61,6 +66,7 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		HostnameValue:   c.pod.Hostname,
 		OCIVersion:      c.pod.Runtime.OCIVersion(),
 		AppArmorDefault: c.env.AppArmorDefault,
+		SELinux:         labels,
 		PidsLimit:       c.env.PidsLimit,
 		Options:         c.pod.Runtime.Options(),
 	})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -43,13 +44,22 @@ func (c *Container) locateVolumes(root storage.RootFS, sources []string) error {
 	return nil
 }
 
+// mountOptions are those of every overlay of the container.
+func (c *Container) mountOptions(root storage.RootFS) []string {
+	options := root.Options()
+	if c.mountLabel != "" {
+		options = append(slices.Clip(options), "context="+c.mountLabel)
+	}
+	return options
+}
+
 func (c *Container) volumeMounts(root storage.RootFS) []monitor.Mount {
 	var mounts []monitor.Mount
 	for i, v := range c.Record.Volumes {
 		mounts = append(mounts, monitor.Mount{Overlay: &monitor.Overlay{
 			Target:  c.volumeDir(v),
 			Lower:   root.Volumes[i],
-			Options: root.Options(),
+			Options: c.mountOptions(root),
 			IDsPID:  c.idsPID(),
 		}})
 	}

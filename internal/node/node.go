@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/selinux/go-selinux"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,7 +100,7 @@ func (f *Facts) probeKernel() error {
 	f.BootID = strings.TrimSpace(string(boot))
 	f.MountAttributes = hasMountSetattr()
 	f.Seccomp = exists("/proc/sys/kernel/seccomp/actions_avail")
-	f.SELinux = exists("/sys/fs/selinux/enforce")
+	f.SELinux = selinux.GetEnabled()
 	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -8,6 +8,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/node"
+	"github.com/gantry-cri/gantry/internal/selinux"
 )
 
 // defaultMaskedPaths and defaultReadonlyPaths hide what tells about, or
@@ -54,8 +55,9 @@ func (s *containerSpec) userNamespace() bool {
 }
 
 // setConfinement applies seccomp, AppArmor and SELinux. None of them confines
-// a privileged container.
+// a privileged container, unless it asks for an SELinux label.
 func (s *containerSpec) setConfinement() error {
+	setLabels(s.Config, s.in.SELinux)
 	if s.privileged() {
 		return nil
 	}
@@ -171,15 +173,17 @@ func apparmorProfile(profile *runtimeapi.SecurityProfile, byDefault string, n no
 // spcType is the SELinux type of a container that SELinux does not confine.
 const spcType = "spc_t"
 
+// setLabels sets the label of the process, and that of the file systems that
+// the runtime mounts.
+func setLabels(spec *rspec.Spec, l selinux.Labels) {
+	spec.Process.SelinuxLabel, spec.Linux.MountLabel = l.Process, l.Mount
+}
+
 // checkSELinux refuses a label that would not be applied. spc_t asks for no
 // confinement, and that is what a node without SELinux gives.
 func checkSELinux(o *runtimeapi.SELinuxOption, n node.Facts) error {
-	asked := o.GetUser() != "" || o.GetRole() != "" || o.GetType() != "" || o.GetLevel() != ""
-	switch {
-	case !asked, o.GetType() == spcType && !n.SELinux:
+	if n.SELinux || !selinux.Asked(o) || o.GetType() == spcType {
 		return nil
-	case n.SELinux:
-		return unsupported("selinux_options: SELinux labels are not supported yet")
 	}
 	return unsupported("selinux_options: SELinux is not enabled on this node")
 }

@@ -111,7 +111,7 @@ func prepareMounts(mounts []*runtimeapi.Mount) ([]string, error) {
 			paths = append(paths, "")
 			continue
 		}
-		path, err := hostPath(m)
+		path, err := HostPath(m)
 		if err != nil {
 			return nil, err
 		}
@@ -123,9 +123,9 @@ func prepareMounts(mounts []*runtimeapi.Mount) ([]string, error) {
 	return paths, nil
 }
 
-// hostPath follows the links of a mount's host path, and makes a directory
-// there if there is nothing.
-func hostPath(m *runtimeapi.Mount) (string, error) {
+// HostPath follows the links of a mount's host path, and makes a directory
+// there if there is nothing. The error's kind is Invalid.
+func HostPath(m *runtimeapi.Mount) (string, error) {
 	path := m.GetHostPath()
 	if !filepath.IsAbs(path) {
 		return "", invalid("mount %s: host_path %q is not absolute", m.GetContainerPath(), path)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/node"
+	"github.com/gantry-cri/gantry/internal/selinux"
 )
 
 // Host, in place of a namespace's path, means the node's own namespace.
@@ -59,6 +60,8 @@ type ContainerInput struct {
 	// HostnameValue becomes the variable HOSTNAME; "" sets none.
 	HostnameValue string
 	OCIVersion    string
+	// SELinux are the labels of the container, empty on a node without SELinux.
+	SELinux selinux.Labels
 	// AppArmorDefault is the name of the AppArmor profile of RuntimeDefault.
 	AppArmorDefault string
 	// PidsLimit bounds the container's processes; not positive: unbounded.
@@ -93,6 +96,8 @@ type SandboxInput struct {
 	// Systemd is true where CgroupsPath has the form slice:prefix:name.
 	Systemd    bool
 	OCIVersion string
+	// SELinux are the labels of the pause container, empty on a node without SELinux.
+	SELinux selinux.Labels
 	// AppArmorDefault is the name of the AppArmor profile of RuntimeDefault.
 	AppArmorDefault string
 	// Hostname is set in the pod's UTS namespace; "" sets none.

@@ -156,8 +156,6 @@ func mappingsOf(mappings []*runtimeapi.IDMapping) []rspec.LinuxIDMapping {
 func (s *containerSpec) checkMount(m *runtimeapi.Mount) error {
 	path := m.GetContainerPath()
 	switch {
-	case m.GetSelinuxRelabel() && s.in.Node.SELinux:
-		return unsupported("mount %s: SELinux relabelling is not supported", path)
 	case m.GetImage().GetImage() != "" && m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
 		return invalid("mount %s: an image needs private propagation, not %s", path, m.GetPropagation())
 	case !m.GetRecursiveReadOnly():

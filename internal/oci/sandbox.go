@@ -133,6 +133,7 @@ func (s *sandboxSpec) setSysctls() error {
 }
 
 func (s *sandboxSpec) setConfinement() error {
+	setLabels(s.Config, s.in.SELinux)
 	if s.sc.GetPrivileged() {
 		return nil
 	}

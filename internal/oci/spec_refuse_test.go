@@ -200,6 +200,9 @@ func TestContainerSpecRefuses(t *testing.T) {
 		{"SELinux", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 			sc.SelinuxOptions = &runtimeapi.SELinuxOption{Level: "s0:c1,c2"}
 		}},
+		{"SELinux", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			sc.SelinuxOptions = &runtimeapi.SELinuxOption{Type: "container_t"}
+		}},
 	} {
 		_, err := ContainerSpec(change(c.f))
 		if errkind.Of(err) != c.kind || !strings.Contains(err.Error(), c.text) {

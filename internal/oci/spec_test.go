@@ -16,6 +16,7 @@ import (
 
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/node"
+	"github.com/gantry-cri/gantry/internal/selinux"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -353,5 +354,42 @@ func BenchmarkContainerSpec(b *testing.B) {
 		if err := WriteBundle(dir, spec); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestSELinuxLabels: both labels are in the specification of a container, also
+// of a privileged one, and of the pause container.
+func TestSELinuxLabels(t *testing.T) {
+	n := nodeV1()
+	n.SELinux = true
+	labels := selinux.Labels{Process: "system_u:system_r:container_t:s0:c1,c2", Mount: "system_u:object_r:container_file_t:s0:c1,c2"}
+	for name, f := range map[string]func(in *ContainerInput, c *containerConfig, sc *securityContext){
+		"nothing asked": func(*ContainerInput, *containerConfig, *securityContext) {},
+		"options": func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			sc.SelinuxOptions = &runtimeapi.SELinuxOption{Level: "s0:c1,c2"}
+		},
+		"privileged": func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			sc.Privileged = true
+			in.Sandbox.Linux.SecurityContext.Privileged = true
+		},
+		"relabel": func(in *ContainerInput, c *containerConfig, sc *securityContext) {
+			c.Mounts = []*runtimeapi.Mount{{ContainerPath: "/x", HostPath: "/x", SelinuxRelabel: true}}
+			in.Host.Mounts = []string{"/x"}
+		},
+	} {
+		in := changed(n, f)
+		in.SELinux = labels
+		spec, err := ContainerSpec(in)
+		if err != nil || spec.Process.SelinuxLabel != labels.Process || spec.Linux.MountLabel != labels.Mount {
+			t.Errorf("%s: %v, %v", name, err, spec)
+		}
+	}
+	in := sandboxInput(func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {
+		in.Node, in.SELinux = n, labels
+		sc.SelinuxOptions = &runtimeapi.SELinuxOption{Role: "r"}
+	})
+	spec, err := SandboxSpec(in)
+	if err != nil || spec.Process.SelinuxLabel != labels.Process || spec.Linux.MountLabel != labels.Mount {
+		t.Errorf("pause: %v, %v", err, spec)
 	}
 }

@@ -21,6 +21,9 @@ func (m *Manager) CreateContainer(ctx context.Context, podID string, req contain
 	md := req.Config.GetMetadata()
 	key := fmt.Sprintf("create container %s (attempt %d) in pod %s", md.GetName(), md.GetAttempt(), p.Record.ID)
 	return flight.Do(ctx, &m.ops, key, m.limit(), func(ctx context.Context) (id.Container, error) {
+		if err := m.opts.Containers.LabelVolumes(ctx, &p.host, req.Config); err != nil {
+			return "", err
+		}
 		p.op.RLock()
 		defer p.op.RUnlock()
 		if st := p.Status(); st.State != Ready {

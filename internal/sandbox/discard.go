@@ -42,6 +42,7 @@ func (m *Manager) removeTraces(ctx context.Context, p *Pod) error {
 	if err := os.RemoveAll(p.dir); err != nil {
 		return fmt.Errorf("remove the pod's directory: %w", err)
 	}
+	m.opts.SELinux.Release(p.Record.SELinux)
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/node"
 	"github.com/gantry-cri/gantry/internal/oci"
 	"github.com/gantry-cri/gantry/internal/programs"
+	"github.com/gantry-cri/gantry/internal/selinux"
 	"github.com/gantry-cri/gantry/internal/storage"
 	"github.com/gantry-cri/gantry/internal/systemd"
 )
@@ -60,6 +61,7 @@ type Options struct {
 	SeccompProfile  string                  // path of the profile for RuntimeDefault; "" is the built-in one
 	AppArmorDefault string                  // the AppArmor profile of RuntimeDefault
 	AppArmor        AppArmor
+	SELinux         *selinux.Node
 	Pause           PauseImage // nil uses the built-in pause
 	// NoUserNamespaces is why no root filesystem can be made for a user
 	// namespace on this node; nil if one can.
@@ -198,6 +200,7 @@ func (m *Manager) newPod(rec Record, rt *oci.Runtime) *Pod {
 	p.resources.Store(configured(rec.Config.Message))
 	p.host = container.Pod{
 		UserNS:       p.userns(),
+		SELinux:      rec.SELinux,
 		ID:           rec.ID,
 		Dir:          p.dir,
 		Config:       rec.Config.Message,

@@ -14,6 +14,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/node"
 	"github.com/gantry-cri/gantry/internal/oci"
 	"github.com/gantry-cri/gantry/internal/programs"
+	"github.com/gantry-cri/gantry/internal/selinux"
 )
 
 // pauseID is the name of the pod's pause container in the OCI runtime.
@@ -101,6 +102,10 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 	if err != nil {
 		return monitor.CreateRequest{}, err
 	}
+	labels, err := m.pauseLabels(p)
+	if err != nil {
+		return monitor.CreateRequest{}, err
+	}
 	in := oci.SandboxInput{
 		ID:              p.Record.ID,
 		User:            user,
@@ -113,6 +118,7 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 		Systemd:         p.Record.Cgroups == cgroup.Systemd,
 		OCIVersion:      p.runtime.OCIVersion(),
 		AppArmorDefault: m.opts.AppArmorDefault,
+		SELinux:         labels,
 		Hostname:        p.Record.Hostname,
 		Options:         p.runtime.Options(),
 	}
@@ -147,6 +153,13 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 		ID: string(p.pauseID()), Bundle: p.bundle(), PidFile: req.PidFile, Systemd: in.Systemd,
 	})
 	return req, nil
+}
+
+// pauseLabels are the pod's SELinux labels; a privileged pod's pause is not
+// confined.
+func (m *Manager) pauseLabels(p *Pod) (selinux.Labels, error) {
+	sc := p.Config().GetLinux().GetSecurityContext()
+	return m.opts.SELinux.Container(p.Record.SELinux, sc.GetSelinuxOptions(), !sc.GetPrivileged())
 }
 
 // usePauseImage makes the pause container run the configured image instead of

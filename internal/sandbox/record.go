@@ -15,6 +15,7 @@ import (
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/oci"
+	"github.com/gantry-cri/gantry/internal/selinux"
 	"github.com/gantry-cri/gantry/internal/statefile"
 )
 
@@ -60,6 +61,7 @@ type Record struct {
 	CgroupParent string                                        `json:"cgroup_parent"`  // cgroup path of the pod
 	OwnsCgroup   bool                                          `json:"owns_cgroup"`    // Gantry chose the parent, and removes it
 	Cgroups      cgroup.Manager                                `json:"cgroup_manager"` // who makes the pod's cgroups
+	SELinux      selinux.Labels                                `json:"selinux,omitzero"`
 	Hostname     string                                        `json:"hostname"`
 	PauseImage   string                                        `json:"pause_image,omitempty"` // image id; "" is the built-in pause
 }

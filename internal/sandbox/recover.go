@@ -127,6 +127,7 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	m.opts.SELinux.Reserve(rec.SELinux)
 	p := m.newPod(rec, rt)
 	var ph phase
 	err = statefile.Read(filepath.Join(dir, stateFile), stateVer, &ph)

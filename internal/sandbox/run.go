@@ -75,14 +75,27 @@ func (m *Manager) describe(ctx context.Context, cfg *runtimeapi.PodSandboxConfig
 		}
 		rec.Hostname = name
 	}
+	if err := m.chooseLabels(&rec); err != nil {
+		return nil, err
+	}
 	if m.opts.Pause != nil {
 		img, _, err := m.opts.Pause(ctx)
 		if err != nil {
+			m.opts.SELinux.Release(rec.SELinux)
 			return nil, fmt.Errorf("pause image: %w", err)
 		}
 		rec.PauseImage = img.ID
 	}
 	return m.newPod(rec, rt), nil
+}
+
+// chooseLabels chooses the pod's SELinux labels.
+func (m *Manager) chooseLabels(rec *Record) (err error) {
+	rec.SELinux, err = m.opts.SELinux.Pod(rec.Config.Message.GetLinux().GetSecurityContext().GetSelinuxOptions())
+	if err != nil {
+		return fmt.Errorf("run pod: %w", err)
+	}
+	return nil
 }
 
 // defaultHostname is the node's name for a pod on the node's network, else the
@@ -112,6 +125,9 @@ func (m *Manager) bringUp(ctx context.Context, p *Pod) (err error) {
 		return err
 	}
 	if err := p.writeHosts(st.IPs); err != nil {
+		return err
+	}
+	if err := m.opts.SELinux.Relabel(ctx, filepath.Join(p.dir, etcDir), p.Record.SELinux.Mount); err != nil {
 		return err
 	}
 	return m.appear(p, st)

@@ -1,0 +1,152 @@
+// Package selinux chooses the SELinux labels of pods and containers, and labels
+// volumes. On a node without SELinux it does nothing.
+package selinux
+
+import (
+	"fmt"
+
+	lib "github.com/opencontainers/selinux/go-selinux"
+	"github.com/opencontainers/selinux/go-selinux/label"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/gantry-cri/gantry/internal/errkind"
+)
+
+// Labels are what a container's processes and its files are labelled with; ""
+// is what the node's policy makes of them by itself.
+type Labels struct {
+	Process string `json:"process,omitempty"`
+	Mount   string `json:"mount,omitempty"`
+}
+
+// Kernel is what Node asks of the kernel and its policy.
+type Kernel struct {
+	// New returns the policy's labels for containers, with a pair of categories
+	// that no other pod has, until it is released.
+	New func() Labels
+	// Reserve keeps the categories of a label from being chosen; Release undoes that.
+	Reserve, Release func(process string)
+	// Check refuses a label that the policy does not know.
+	Check func(process string) error
+	// Relabel labels a file or a directory with all that is in it.
+	Relabel func(path, mount string) error
+}
+
+// Node is a node's SELinux. It is safe for concurrent use.
+type Node struct {
+	enabled bool
+	kernel  Kernel
+	relabels
+}
+
+// Real is this node's.
+func Real(enabled bool) *Node {
+	return New(enabled, Kernel{
+		New: func() Labels {
+			process, mount, err := label.InitLabels(nil)
+			if err != nil { // with options only
+				return Labels{}
+			}
+			return Labels{process, mount}
+		},
+		Reserve: func(l string) {
+			_ = lib.ReserveLabelV2(l) // one that is reserved already stays so
+		},
+		Release: lib.ReleaseLabel,
+		Check:   lib.SecurityCheckContext,
+		Relabel: func(path, mount string) error { return label.Relabel(path, mount, false) },
+	})
+}
+
+// New returns a node with the kernel k.
+func New(enabled bool, k Kernel) *Node {
+	return &Node{enabled: enabled, kernel: k, relabels: newRelabels()}
+}
+
+// Pod chooses the labels of a new pod: those that the policy has for
+// containers, changed by the request's options, with categories of the pod's
+// own unless the options name a level. Release gives them back. The error's
+// kind is Invalid for a label that the policy does not know.
+func (n *Node) Pod(o *runtimeapi.SELinuxOption) (Labels, error) {
+	if !n.enabled {
+		return Labels{}, nil
+	}
+	fresh := n.kernel.New()
+	l, err := n.override(fresh, o)
+	if err != nil || o.GetLevel() != "" {
+		n.kernel.Release(fresh.Process)
+	}
+	if err != nil {
+		return Labels{}, err
+	}
+	n.Reserve(l)
+	return l, nil
+}
+
+// Container is what a container of a pod is labelled with: as the pod, changed
+// by the container's own options. One that is not to be confined, and does not
+// ask for a label, gets none for its processes.
+func (n *Node) Container(pod Labels, o *runtimeapi.SELinuxOption, confined bool) (Labels, error) {
+	if !n.enabled {
+		return Labels{}, nil
+	}
+	l, err := n.override(pod, o)
+	if err == nil && !confined && !Asked(o) {
+		l.Process = ""
+	}
+	return l, err
+}
+
+// Reserve keeps the categories of a pod that an earlier daemon made.
+func (n *Node) Reserve(l Labels) {
+	if n.enabled && l.Process != "" {
+		n.kernel.Reserve(l.Process)
+	}
+}
+
+// Release gives the categories of a removed pod back.
+func (n *Node) Release(l Labels) {
+	if n.enabled && l.Process != "" {
+		n.kernel.Release(l.Process)
+	}
+}
+
+// Asked reports whether the options ask for anything.
+func Asked(o *runtimeapi.SELinuxOption) bool {
+	return o.GetUser() != "" || o.GetRole() != "" || o.GetType() != "" || o.GetLevel() != ""
+}
+
+// override changes labels by options. The type of files stays: it is what lets
+// containers use them.
+func (n *Node) override(l Labels, o *runtimeapi.SELinuxOption) (Labels, error) {
+	if !Asked(o) {
+		return l, nil
+	}
+	if l.Process == "" || l.Mount == "" {
+		return l, errkind.Errorf(errkind.Unsupported, "selinux_options: this node's policy has no labels for containers")
+	}
+	process, err := lib.NewContext(l.Process)
+	if err != nil {
+		return l, fmt.Errorf("selinux label %q: %w", l.Process, err)
+	}
+	mount, err := lib.NewContext(l.Mount)
+	if err != nil {
+		return l, fmt.Errorf("selinux label %q: %w", l.Mount, err)
+	}
+	for key, value := range map[string]string{"user": o.GetUser(), "role": o.GetRole(), "type": o.GetType(), "level": o.GetLevel()} {
+		if value == "" {
+			continue
+		}
+		process[key] = value
+		if key == "user" || key == "level" {
+			mount[key] = value
+		}
+	}
+	l = Labels{process.Get(), mount.Get()}
+	for _, label := range []string{l.Process, l.Mount} {
+		if err := n.kernel.Check(label); err != nil {
+			return l, errkind.Errorf(errkind.Invalid, "selinux_options: this node's policy does not know the label %q: %w", label, err)
+		}
+	}
+	return l, nil
+}
