@@ -78,7 +78,7 @@ func keys() []key[Config] {
 			text(func(c *Config) *string { return &c.StreamTLSCert }, "", orEmpty(absolute))},
 		{"stream_tls_key", "File with the key of stream_tls_cert (PEM).",
 			text(func(c *Config) *string { return &c.StreamTLSKey }, "", orEmpty(absolute))},
-		{"stream_idle_timeout", "A session over which nothing was sent for so long is ended.",
+		{"stream_idle_timeout", "A session over which neither side has sent anything for so long is ended, and with it the command of an exec. Pings don't count.",
 			duration(func(c *Config) *time.Duration { return &c.StreamIdleTimeout }, 4*time.Hour, positive)},
 
 		{"stats_collection_period", "How often open files, limits and the sizes of writable layers are looked at for stats and metrics, while somebody asks for them.",

@@ -58,6 +58,9 @@ func (c *Container) Attach(ctx context.Context, s oci.Streams) error {
 	if copied.Lost > 0 {
 		c.log.Warn("an attached client was too slow: output was left out for it alone", "bytes", copied.Lost)
 	}
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		err = cause // it was not the client who ended the session
+	}
 	if err = errors.Join(err, stream.Close()); err != nil {
 		return fmt.Errorf("attach to container %s: %w", c.Record.ID, err)
 	}

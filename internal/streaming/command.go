@@ -15,6 +15,9 @@ type wanted struct {
 	stdin, stdout, stderr, tty bool
 }
 
+// noTimeout keeps the library from ending idle sessions: see idle.go.
+const noTimeout = 0
+
 // A command is an exec or an attach with its container filled in.
 type command func(ctx context.Context, s Streams) error
 
@@ -23,6 +26,10 @@ type command func(ctx context.Context, s Streams) error
 // client can end its input.
 func (s *Server) serveCommand(kind string, o wanted, run command) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		session := s.begin(kind, r)
+		defer session.over()
+		r = r.WithContext(session.ctx)
+		run := func(ctx context.Context, streams Streams) error { return run(ctx, session.streams(streams)) }
 		if wsstream.IsWebSocketRequest(r) {
 			s.serveWebSocket(w, r, o, run)
 			return
@@ -30,11 +37,11 @@ func (s *Server) serveCommand(kind string, o wanted, run command) http.HandlerFu
 		options := &remotecommand.Options{Stdin: o.stdin, Stdout: o.stdout, Stderr: o.stderr, TTY: o.tty}
 		if kind == kindExec {
 			remotecommand.ServeExec(w, r, spdyCommand(run), "", "", "", nil, options,
-				s.idle, remotecommand.DefaultStreamCreationTimeout, remotecommand.SupportedStreamingProtocols)
+				noTimeout, remotecommand.DefaultStreamCreationTimeout, remotecommand.SupportedStreamingProtocols)
 			return
 		}
 		remotecommand.ServeAttach(w, r, spdyCommand(run), "", "", "", options,
-			s.idle, remotecommand.DefaultStreamCreationTimeout, remotecommand.SupportedStreamingProtocols)
+			noTimeout, remotecommand.DefaultStreamCreationTimeout, remotecommand.SupportedStreamingProtocols)
 	}
 }
 

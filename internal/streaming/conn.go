@@ -118,13 +118,16 @@ func isTimeout(err error) bool {
 	return ok && ne.Timeout()
 }
 
+// connKey is under what a request's context has its connection.
+type connKey struct{}
+
 // connContext gives each connection's requests a context that ends with it.
 func connContext(ctx context.Context, c net.Conn) context.Context {
 	w, ok := c.(*watchedConn)
 	if !ok {
 		return ctx
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, connKey{}, w))
 	go func() {
 		<-w.gone
 		cancel()

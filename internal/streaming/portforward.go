@@ -22,30 +22,30 @@ import (
 // WebSocket here), or over a WebSocket's channels, two for each of ports.
 func (s *Server) servePortForward(pod string, ports []int32) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		session := s.begin(kindPortForward, r)
+		defer session.over()
 		if wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
-			s.serveTunnel(w, r, pod)
+			s.serveTunnel(w, r, pod, session)
 			return
 		}
-		s.forward(w, r, pod, ports)
+		s.forward(w, r, pod, ports, session)
 	}
 }
 
-func (s *Server) forward(w http.ResponseWriter, r *http.Request, pod string, ports []int32) {
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, pod string, ports []int32, session *session) {
 	options, err := portforward.BuildV4Options(ports)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	portforward.ServePortForward(w, r, forwarder{ctx, s.backend}, pod, "", options,
-		s.idle, remotecommand.DefaultStreamCreationTimeout, portforward.SupportedProtocols)
+	portforward.ServePortForward(w, r, forwarder{session, s.backend}, pod, "", options,
+		noTimeout, remotecommand.DefaultStreamCreationTimeout, portforward.SupportedProtocols)
 }
 
 // forwarder speaks the library's interface. The library hands on a context
-// that never ends; this one ends with the session.
+// that never ends; the session's ends with it.
 type forwarder struct {
-	session context.Context
+	session *session
 	backend Backend
 }
 
@@ -53,11 +53,11 @@ func (f forwarder) PortForward(_ context.Context, pod, _ string, port int32, str
 	if port <= 0 || port > 65535 {
 		return fmt.Errorf("port %d is not between 1 and 65535", port)
 	}
-	return f.backend.PortForward(f.session, pod, uint16(port), stream)
+	return f.backend.PortForward(f.session.ctx, pod, uint16(port), f.session.duplex(stream))
 }
 
 // serveTunnel serves SPDY whose bytes travel in a WebSocket's messages.
-func (s *Server) serveTunnel(w http.ResponseWriter, r *http.Request, pod string) {
+func (s *Server) serveTunnel(w http.ResponseWriter, r *http.Request, pod string, session *session) {
 	websocket.Server{
 		Handshake: func(c *websocket.Config, _ *http.Request) error {
 			if !slices.Contains(c.Protocol, portforward.WebsocketsSPDYTunnelingPortForwardV1) {
@@ -68,7 +68,7 @@ func (s *Server) serveTunnel(w http.ResponseWriter, r *http.Request, pod string)
 		},
 		Handler: func(ws *websocket.Conn) {
 			ws.PayloadType = websocket.BinaryFrame
-			s.forward(&tunnelWriter{ws: ws, header: http.Header{}}, tunnelRequest(r), pod, nil)
+			s.forward(&tunnelWriter{ws: ws, header: http.Header{}}, tunnelRequest(r), pod, nil, session)
 		},
 	}.ServeHTTP(w, r)
 }

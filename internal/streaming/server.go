@@ -67,7 +67,8 @@ type Options struct {
 	Address string
 	// TLS serves HTTPS; nil serves HTTP.
 	TLS *tls.Config
-	// IdleTimeout ends a session over which nothing was sent for so long.
+	// IdleTimeout ends a session over which neither side has sent anything for
+	// so long; pings don't count. It must be positive.
 	IdleTimeout time.Duration
 	Backend     Backend
 	Log         *slog.Logger

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/net/websocket"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
@@ -47,8 +48,13 @@ func echo(_ context.Context, s Streams) error {
 
 func serve(t *testing.T, exec func(context.Context, Streams) error) (*Server, *fakeBackend) {
 	t.Helper()
+	return serveIdle(t, time.Minute, exec)
+}
+
+func serveIdle(t *testing.T, idle time.Duration, exec func(context.Context, Streams) error) (*Server, *fakeBackend) {
+	t.Helper()
 	b := &fakeBackend{ended: make(chan error, 10), exec: exec}
-	s, err := New(Options{Address: "127.0.0.1:0", IdleTimeout: time.Minute, Backend: b, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s, err := New(Options{Address: "127.0.0.1:0", IdleTimeout: idle, Backend: b, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,24 +246,13 @@ func TestPortForward(t *testing.T) {
 			ws.PayloadType = websocket.BinaryFrame
 			raw = ws
 		} else {
-			raw = upgrade(t, resp.Url)
+			raw = upgrade(t, resp.Url, "portforward.k8s.io")
 		}
 		conn, err := spdy.NewClientConnection(raw)
 		if err != nil {
 			t.Fatal(err)
 		}
-		headers := http.Header{}
-		headers.Set("port", "80")
-		headers.Set("requestID", "1")
-		headers.Set("streamType", "error")
-		if _, err := conn.CreateStream(headers); err != nil {
-			t.Fatal(err)
-		}
-		headers.Set("streamType", "data")
-		data, err := conn.CreateStream(headers)
-		if err != nil {
-			t.Fatal(err)
-		}
+		data := forwardPort(t, conn)
 		if _, err := io.WriteString(data, "hello"); err != nil {
 			t.Fatal(err)
 		}
@@ -274,8 +269,26 @@ func TestPortForward(t *testing.T) {
 	}
 }
 
-// upgrade asks for SPDY as the port forward protocol has it.
-func upgrade(t *testing.T, url string) net.Conn {
+// forwardPort makes the streams of one connection to a port.
+func forwardPort(t *testing.T, conn httpstream.Connection) httpstream.Stream {
+	t.Helper()
+	headers := http.Header{}
+	headers.Set("port", "80")
+	headers.Set("requestID", "1")
+	headers.Set("streamType", "error")
+	if _, err := conn.CreateStream(headers); err != nil {
+		t.Fatal(err)
+	}
+	headers.Set("streamType", "data")
+	data, err := conn.CreateStream(headers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// upgrade asks for SPDY.
+func upgrade(t *testing.T, url, protocol string) net.Conn {
 	t.Helper()
 	host, path, _ := strings.Cut(strings.TrimPrefix(url, "http://"), "/")
 	conn, err := net.Dial("tcp", host)
@@ -283,7 +296,7 @@ func upgrade(t *testing.T, url string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	head := "POST /" + path + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n"
+	head := "POST /" + path + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: " + protocol + "\r\n\r\n"
 	if _, err := io.WriteString(conn, head); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,6 @@ import (
 // channel, and the older unnumbered one.
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, o wanted, run command) {
 	conn := wsstream.NewConn(webSocketProtocols(o))
-	conn.SetIdleTimeout(s.idle)
 	protocol, channels, err := conn.Open(w, r)
 	if err != nil {
 		s.log.Debug("WebSocket session not begun", "err", err)
