@@ -41,6 +41,7 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
+	dumpOnSignal(ctx, filepath.Join(cfg.RunRoot, "goroutines"), log)
 	began := time.Now()
 	d, err := assemble(ctx, cfg, log)
 	if err != nil {

@@ -51,6 +51,7 @@ type Env struct {
 	conn      *grpc.ClientConn
 	daemon    *daemon
 	before    state
+	inside    insides // of the first daemon when it was new
 
 	mu   sync.Mutex // guards pods
 	pods []string   // the id of every pod that was ever run
@@ -73,6 +74,11 @@ func Start(t testing.TB, o Options) *Env {
 	}
 	e.StartDaemon()
 	e.before = e.state()
+	if !Peer() {
+		if e.inside, err = e.insides(); err != nil {
+			t.Fatalf("look into the daemon: %v", err)
+		}
+	}
 	return e
 }
 

@@ -37,16 +37,17 @@ func (s state) added(before state) []string {
 }
 
 // CheckLeaks fails the test for each thing that exists now and did not when the
-// environment was new. Call it when no pod is left. What the daemon removes in
-// the background gets a few seconds.
+// environment was new, in the daemon too: goroutines and descriptors. Call it
+// when no pod is left. What the daemon removes in the background gets a few seconds.
 func (e *Env) CheckLeaks() {
 	e.t.Helper()
 	if Peer() {
 		return
 	}
-	for _, leak := range e.settle(func() []string { return e.state().added(e.before) }) {
+	for _, leak := range e.settle(5*time.Second, func() []string { return e.state().added(e.before) }) {
 		e.t.Errorf("leaked %s", leak)
 	}
+	e.checkInsides()
 }
 
 // Leaks returns what CheckLeaks would complain about now, without waiting.
@@ -59,7 +60,7 @@ func (e *Env) checkAfterStop() {
 	if Peer() || e.t.Failed() {
 		return
 	}
-	left := e.settle(func() []string {
+	left := e.settle(5*time.Second, func() []string {
 		return state{"process": e.processes(), "mount": e.podMounts()}.added(nil)
 	})
 	for _, leak := range left {
@@ -67,8 +68,9 @@ func (e *Env) checkAfterStop() {
 	}
 }
 
-func (e *Env) settle(look func() []string) []string {
-	deadline := time.Now().Add(5 * time.Second)
+// settle looks until nothing is left, or limit is over, and returns what is left.
+func (e *Env) settle(limit time.Duration, look func() []string) []string {
+	deadline := time.Now().Add(limit)
 	for {
 		left := look()
 		if len(left) == 0 || time.Now().After(deadline) {
