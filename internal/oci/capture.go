@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,11 @@ type capture struct {
 	buf       []byte        // read only after done is closed, as truncated is
 	truncated bool
 }
+
+const chunkSize = 32 << 10
+
+// chunks lends buffers for the time of reading: most outputs are much smaller.
+var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // newCapture makes a pipe. The second result is its writing end, for a
 // process that is started with it; the caller closes it. Then either read and
@@ -52,9 +58,10 @@ func pipeName(f *os.File) (string, error) {
 // read reads until the end of the output, or until finish stops it.
 func (c *capture) read() {
 	defer close(c.done)
-	chunk := make([]byte, 32<<10)
+	chunk := chunks.Get().(*[chunkSize]byte)
+	defer chunks.Put(chunk)
 	for {
-		n, err := c.r.Read(chunk)
+		n, err := c.r.Read(chunk[:])
 		c.keep(chunk[:n])
 		if err != nil {
 			return
@@ -86,11 +93,12 @@ func (c *capture) drain() {
 	if err != nil {
 		return
 	}
-	chunk := make([]byte, 32<<10)
+	chunk := chunks.Get().(*[chunkSize]byte)
+	defer chunks.Put(chunk)
 	for total := 0; total < 1<<20; { // the largest pipe of an unprivileged process
 		n := 0
 		err := raw.Read(func(fd uintptr) bool {
-			n, _ = unix.Read(int(fd), chunk)
+			n, _ = unix.Read(int(fd), chunk[:])
 			return true
 		})
 		if err != nil || n <= 0 {
