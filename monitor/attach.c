@@ -1,12 +1,22 @@
 #include "attach.h"
 
 #include <endian.h>
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "sys.h"
 
 #define ALL_STREAMS (GM_ATTACH_STDIN | GM_ATTACH_STDOUT | GM_ATTACH_STDERR)
+
+/* A packet that waits for room. */
+struct unsent {
+	struct unsent *next;
+	size_t len;
+	uint8_t kind;
+	uint8_t data[];
+};
 
 static uint8_t flag_of(uint8_t kind)
 {
@@ -26,7 +36,130 @@ static int send_packet(const struct attachment *a, uint8_t kind, const void *dat
 
 static bool owes(const struct attachment *a)
 {
-	return a->lost > 0 || a->ended != 0 || a->exited;
+	return a->first || a->lost > 0 || a->ended != 0 || a->exited;
+}
+
+bool attach_holds(const struct container *c)
+{
+	return c->holders > 0;
+}
+
+/* Lets the container's output come again, as far as this client goes. */
+static void release(struct monitor *m, struct attachment *a)
+{
+	struct container *c = a->container;
+
+	if (!a->holding)
+		return;
+	a->holding = false;
+	c->holders--;
+	stream_resume(m, &c->out);
+	stream_resume(m, &c->err);
+}
+
+/* Accounts for the time that the client has held the container up since it was
+ * judged last, and for what it has read meanwhile. */
+static void judge(struct monitor *m, struct attachment *a)
+{
+	uint64_t spent = a->holding ? m->now - a->judged : 0;
+	int queued = 0;
+
+	/* What the kernel has queued counts some bytes more than were sent. */
+	if (ioctl(a->client->source.fd, SIOCOUTQ, &queued) == 0 && a->sent > a->read + (uint64_t)queued) {
+		uint64_t earned = (a->sent - a->read - (uint64_t)queued) / HOLD_RATE;
+
+		a->credit += earned;
+		a->read += earned * HOLD_RATE;
+	}
+	a->credit = a->credit > spent ? a->credit - spent : 0;
+	if (a->credit > HOLD_MS)
+		a->credit = HOLD_MS;
+	a->judged = m->now;
+	a->due = m->now + a->credit;
+}
+
+/* Holds the container up until there is room. False: the client has no credit. */
+static bool hold(struct monitor *m, struct attachment *a)
+{
+	judge(m, a);
+	if (a->credit == 0)
+		return false;
+	a->holding = true;
+	a->container->holders++;
+	loop_at(m, a->due);
+	return true;
+}
+
+static void drop_unsent(struct attachment *a)
+{
+	while (a->first) {
+		struct unsent *p = a->first;
+
+		a->first = p->next;
+		free(p);
+	}
+	a->last = &a->first;
+	a->unsent = 0;
+}
+
+/* Keeps a packet until there is room. False: it must be dropped. */
+static bool keep(struct monitor *m, struct attachment *a, uint8_t kind, const char *data, size_t len)
+{
+	bool running = a->container->state == GM_STATE_RUNNING;
+	struct unsent *p;
+
+	if (a->unsent + len > UNSENT_MAX || (running && !a->holding && !hold(m, a)))
+		return false;
+	p = malloc(sizeof(*p) + len);
+	if (!p)
+		return false;
+	p->next = NULL;
+	p->kind = kind;
+	p->len = len;
+	memcpy(p->data, data, len);
+	*a->last = p;
+	a->last = &p->next;
+	a->unsent += len;
+	if (a->first == p)
+		attach_watch(m, a);
+	return true;
+}
+
+/* The client had its time: what has no room is dropped. */
+static void give_up(struct monitor *m, struct attachment *a)
+{
+	release(m, a);
+	a->lost += a->unsent;
+	drop_unsent(a);
+	attach_watch(m, a);
+}
+
+/* The client does not read any more; its input may still come. */
+static void stop_sending(struct monitor *m, struct attachment *a)
+{
+	a->flags &= GM_ATTACH_STDIN;
+	a->lost = 0;
+	a->ended = 0;
+	drop_unsent(a);
+	release(m, a);
+}
+
+static void hold_timer(struct monitor *m, struct attachment *a)
+{
+	if (!a->holding)
+		return;
+	if (m->now >= a->due)
+		judge(m, a);
+	if (a->credit == 0)
+		give_up(m, a);
+	else
+		loop_at(m, a->due);
+}
+
+void attach_timers(struct monitor *m, struct container *c)
+{
+	for (struct attachment *a = c->attachments; a; a = a->next)
+		hold_timer(m, a);
 }
 
 void attach_watch(struct monitor *m, struct attachment *a)
@@ -39,6 +172,24 @@ void attach_watch(struct monitor *m, struct attachment *a)
 		a->unwatched = false;
 		loop_watch(m, &a->client->source, events);
 	}
+}
+
+static int send_unsent(struct attachment *a)
+{
+	while (a->first) {
+		struct unsent *p = a->first;
+		int rc = send_packet(a, p->kind, p->data, p->len);
+
+		if (rc < 0)
+			return rc;
+		a->sent += p->len;
+		a->unsent -= p->len;
+		a->first = p->next;
+		if (!a->first)
+			a->last = &a->first;
+		free(p);
+	}
+	return 0;
 }
 
 static int send_lost(struct attachment *a)
@@ -75,8 +226,14 @@ static int send_exit(struct attachment *a)
 /* Sends what is owed to the client, in order; drops it after the last packet. */
 static void settle(struct monitor *m, struct attachment *a)
 {
-	int rc = a->lost > 0 ? send_lost(a) : 0;
+	int rc = send_unsent(a);
 
+	if (rc == 0) {
+		judge(m, a);
+		release(m, a);
+	}
+	if (rc == 0 && a->lost > 0)
+		rc = send_lost(a);
 	if (rc == 0)
 		rc = send_ends(a);
 	if (rc == 0 && a->exited)
@@ -85,11 +242,8 @@ static void settle(struct monitor *m, struct attachment *a)
 		client_drop(m, a->client);
 		return;
 	}
-	if (rc < 0 && rc != -EAGAIN) { /* the client does not read any more; its input may still come */
-		a->flags &= GM_ATTACH_STDIN;
-		a->lost = 0;
-		a->ended = 0;
-	}
+	if (rc < 0 && rc != -EAGAIN)
+		stop_sending(m, a);
 	attach_watch(m, a);
 }
 
@@ -99,12 +253,14 @@ static void send_output(struct monitor *m, struct attachment *a, uint8_t kind, c
 	 * one gap instead of many. */
 	while (len > 0 && a->lost == 0) {
 		size_t part = smaller(len, GM_STREAM_MAX);
-		int rc = send_packet(a, kind, data, part);
+		int rc = a->first ? -EAGAIN : send_packet(a, kind, data, part);
 
-		if (rc == -EAGAIN)
+		if (rc == 0)
+			a->sent += part;
+		else if (rc == -EAGAIN && !keep(m, a, kind, data, part))
 			break;
-		if (rc < 0) {
-			a->flags &= GM_ATTACH_STDIN;
+		else if (rc != -EAGAIN) {
+			stop_sending(m, a);
 			return;
 		}
 		data += part;
@@ -134,7 +290,7 @@ void attach_stream_ended(struct monitor *m, struct container *c, uint8_t kind)
 			continue;
 		a->flags &= (uint8_t)~flag_of(kind);
 		a->ended |= flag_of(kind);
-		if (a->lost == 0)
+		if (a->lost == 0 && !a->first)
 			settle(m, a);
 	}
 }
@@ -151,11 +307,12 @@ void attach_exited(struct monitor *m, struct container *c)
 		struct attachment *a = c->attachments;
 
 		c->attachments = a->next;
+		release(m, a);
 		a->container = NULL;
 		a->exited = true;
 		a->exit = c->exit;
 		free_input(a);
-		if (a->lost == 0)
+		if (a->lost == 0 && !a->first)
 			settle(m, a);
 		else
 			attach_watch(m, a);
@@ -169,12 +326,14 @@ void attach_end(struct monitor *m, struct client *client)
 
 	client->attachment = NULL;
 	free_input(a);
+	drop_unsent(a);
 	if (c) {
 		struct attachment **at = &c->attachments;
 
 		while (*at != a)
 			at = &(*at)->next;
 		*at = a->next;
+		release(m, a);
 		stdin_client_ended(m, a);
 	}
 	free(a);
@@ -247,6 +406,8 @@ void attach_handle(struct monitor *m, const struct call *call, struct container 
 	}
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	a->last = &a->first;
+	a->credit = HOLD_MS;
 	a->client = call->client;
 	a->container = c;
 	a->flags = flags & ALL_STREAMS;

@@ -1,11 +1,19 @@
 /*
  * Attached clients: connections that carry a container's streams.
  *
- * Nobody waits for a client. What it does not read in time stays in its
- * socket's buffer up to ATTACH_BUFFER bytes; what comes then is dropped for this
- * client alone, and a LOST packet tells how much once it reads again. Input goes
- * the other way with back pressure: while the container does not read, neither
- * do we.
+ * What a client does not read in time stays in its socket's buffer of
+ * ATTACH_BUFFER bytes. When that is full the container's output is not read for
+ * a moment, so that a client which reads as fast as it can misses nothing. This
+ * moment is bounded: a client has credit for HOLD_MS, spends it while the
+ * container is held up, and earns more, up to the same bound, by what it reads,
+ * at HOLD_RATE. So one that reads faster is always waited for, and one that is
+ * stuck holds the container up for HOLD_MS in all. When the credit is spent,
+ * output is dropped for this client alone until it has read most of what it has,
+ * and a LOST packet tells how much that was. Nothing is dropped for want of time
+ * once the container has exited: there is nothing left to hold up.
+ *
+ * Input goes the other way with back pressure: while the container does not
+ * read, neither do we.
  */
 #ifndef GANTRY_ATTACH_H
 #define GANTRY_ATTACH_H
@@ -13,7 +21,17 @@
 #include "client.h"
 #include "container.h"
 
-#define ATTACH_BUFFER (2 * 1024 * 1024)
+/* The kernel doubles it, for what it needs itself. */
+#define ATTACH_BUFFER (4 * 1024 * 1024)
+#define HOLD_MS 500
+/* Bytes a millisecond: 4 MiB/s. */
+#define HOLD_RATE (4 * 1024)
+/* The most that is kept for a client beside its socket's buffer: what a read
+ * brought before the container was held up, and the last output of one that has
+ * exited. */
+#define UNSENT_MAX (5 * 1024 * 1024)
+
+struct unsent;
 
 struct attachment {
 	struct attachment *next; /* of the same container */
@@ -24,6 +42,13 @@ struct attachment {
 	uint8_t ended;		     /* streams whose end must be sent: 1 << kind */
 	bool exited;		     /* the exit must be sent */
 	struct exit_state exit;
+	struct unsent *first, **last; /* packets for which there was no room */
+	size_t unsent;		      /* their bytes */
+	bool holding;		      /* it holds the container's output up */
+	uint64_t judged;	      /* while holding: when its credit was judged last */
+	uint64_t due;		      /* while holding: when it is judged next */
+	uint64_t credit;	      /* milliseconds for which it may hold it up */
+	uint64_t sent, read;	      /* bytes in all, as of then */
 	uint64_t lost;	/* bytes dropped since the last LOST packet */
 	uint8_t *input; /* input that the container has not taken yet */
 	size_t input_len, input_at;
@@ -37,6 +62,12 @@ void attach_ready(struct monitor *m, struct client *client, uint32_t events);
 
 /* Watches the connection for what can be done now. */
 void attach_watch(struct monitor *m, struct attachment *a);
+
+/* Whether an attached client holds the container's output up. */
+bool attach_holds(const struct container *c);
+
+/* Judges those that hold it up. */
+void attach_timers(struct monitor *m, struct container *c);
 
 /* An attached client is gone. */
 void attach_end(struct monitor *m, struct client *client);

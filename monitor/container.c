@@ -225,6 +225,7 @@ void containers_timers(struct monitor *m)
 		log_timers(m, c);
 		stream_timers(m, &c->out);
 		stream_timers(m, &c->err);
+		attach_timers(m, c);
 		if (c->creation)
 			creation_timers(m, c);
 	}

@@ -39,6 +39,7 @@ struct container {
 	bool in_watched;
 	bool in_closing; /* close it once all input is delivered */
 	struct attachment *attachments;
+	unsigned holders; /* of them, those that hold its output up */
 };
 
 struct container *container_find(const struct monitor *m, const char *id);

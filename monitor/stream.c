@@ -152,13 +152,19 @@ static size_t read_once(struct monitor *m, struct stream *s)
 	return (size_t)n;
 }
 
+/* Whether nothing is to be read for now. */
+static bool must_wait(const struct monitor *m, const struct container *c)
+{
+	return attach_holds(c) || (c->journal_fields && journal_full(m));
+}
+
 static void stream_ready(struct monitor *m, struct source *source, uint32_t events)
 {
 	struct stream *s = owner_of(source, struct stream, source);
 
 	(void)events;
 	for (int i = 0; i < BURST && s->source.fd >= 0; i++) {
-		if (s->container->journal_fields && journal_full(m)) {
+		if (must_wait(m, s->container)) {
 			loop_unwatch(m, &s->source);
 			s->paused = true;
 			return;
@@ -170,7 +176,7 @@ static void stream_ready(struct monitor *m, struct source *source, uint32_t even
 
 void stream_resume(struct monitor *m, struct stream *s)
 {
-	if (!s->paused || s->source.fd < 0)
+	if (!s->paused || s->source.fd < 0 || must_wait(m, s->container))
 		return;
 	s->paused = false;
 	loop_watch(m, &s->source, s->hung_up ? EPOLLIN | EPOLLET : EPOLLIN);

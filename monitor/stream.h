@@ -10,7 +10,7 @@ struct stream {
 	struct log_stream log;
 	uint8_t kind;	    /* GM_STREAM_STDOUT or GM_STREAM_STDERR */
 	bool grown;	    /* its pipe has been made larger */
-	bool paused;	    /* not watched until the journal has room */
+	bool paused;	    /* not watched until the journal, or an attached client, has room */
 	bool hung_up;	    /* a terminal that nobody holds open at the moment */
 	char *carry;	    /* the unfinished line; NULL if empty */
 	size_t carry_len;

@@ -24,9 +24,11 @@ type AttachOptions struct {
 // container's streams. It brings output from the moment of attaching on; a
 // container with a terminal has stdout only.
 //
-// A client that reads too slowly never delays the container, its log or other
-// clients: about 2 MiB are kept for it, then output is dropped for this client
-// alone until it has read most of them, and an Event tells how much was dropped.
+// About 8 MiB are kept for a client that reads slowly. When it has not read them
+// the container's output waits, for a client that never reads half a
+// second in all; one that reads more than 4 MiB/s is always waited for. Then
+// output is dropped for this client alone until it has read most of what it has,
+// and an Event tells how much was dropped.
 //
 // Receive may be called by one goroutine, Write and CloseWrite by another one.
 // Close it after use; that detaches and leaves the container running, but ends
