@@ -6,6 +6,7 @@
 #include "attach.h"
 #include "client.h"
 #include "create.h"
+#include "logfile.h"
 #include "oom.h"
 #include "sys.h"
 
@@ -13,6 +14,8 @@
 #define RECORD_RETRY_MS 1000
 /* A log counts as working again when no write has failed for so long. */
 #define LOG_SANE_MS 1000
+/* A log that can't be written, and to which nothing is written, is looked at so often. */
+#define LOG_LOOK_MS 1000
 
 struct container *container_find(const struct monitor *m, const char *id)
 {
@@ -121,14 +124,33 @@ void container_judge_log(struct monitor *m, struct container *c)
 			c->log_failing = true;
 			clients_tell_log(m, NULL, c);
 		}
+		c->log_look_at = m->now + LOG_LOOK_MS;
+		loop_at(m, c->log_look_at);
 	} else if (c->log_failing && c->log_sane_at == 0) {
 		c->log_sane_at = m->now + LOG_SANE_MS;
 		loop_at(m, c->log_sane_at);
 	}
 }
 
+/* A container that says nothing more does not try its log either. */
+static void look_at_log(struct monitor *m, struct container *c)
+{
+	if (c->log.retry_at == 0 || c->log.fd < 0)
+		return;
+	if (m->now >= c->log_look_at) {
+		c->log_look_at = m->now + LOG_LOOK_MS;
+		if (logfile_has_room(&c->log)) {
+			c->log.retry_at = 0;
+			container_judge_log(m, c);
+			return;
+		}
+	}
+	loop_at(m, c->log_look_at);
+}
+
 static void log_timers(struct monitor *m, struct container *c)
 {
+	look_at_log(m, c);
 	if (c->log_sane_at == 0)
 		return;
 	if (m->now < c->log_sane_at) {

@@ -31,6 +31,7 @@ struct container {
 	char *oom_file;
 	struct log_sink log;
 	bool log_failing;     /* it is known to daemons that the log can't be written */
+	uint64_t log_look_at; /* while it fails: when it is looked at without a write */
 	uint64_t log_sane_at; /* when it counts as working again; 0: it does, or fails */
 	uint8_t *journal_fields; /* NULL: its output does not go to the journal */
 	size_t journal_fields_len;

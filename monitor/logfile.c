@@ -8,6 +8,8 @@
 
 /* The name under which a log over its limit is started again. */
 #define SUFFIX ".new"
+/* A disk has room when it has some for many records. */
+#define LOG_ROOM 65536
 
 /* O_NONBLOCK: a FIFO in the log's place must not stop the monitor. */
 #define OPEN_FLAGS (O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
@@ -144,6 +146,16 @@ static void take_back(struct log_sink *sink, size_t excess)
 	if (fstat(sink->fd, &st) < 0 || (size_t)st.st_size < excess ||
 	    ftruncate(sink->fd, st.st_size - (off_t)excess) < 0)
 		sink->ragged = true;
+}
+
+bool logfile_has_room(const struct log_sink *sink)
+{
+	struct stat st;
+
+	if (fstat(sink->fd, &st) < 0 || fallocate(sink->fd, FALLOC_FL_KEEP_SIZE, st.st_size, LOG_ROOM) < 0)
+		return false;
+	/* Gives back what lies beyond the end. */
+	return ftruncate(sink->fd, st.st_size) == 0;
 }
 
 size_t logfile_write(struct log_sink *sink, const char *records, size_t len)

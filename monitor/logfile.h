@@ -14,4 +14,8 @@ size_t logfile_last(const char *records, size_t len);
  */
 size_t logfile_write(struct log_sink *sink, const char *records, size_t len);
 
+/* Whether the log's disk has room again, as far as can be told without writing;
+ * false where it can't be told. */
+bool logfile_has_room(const struct log_sink *sink);
+
 #endif

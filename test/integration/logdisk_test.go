@@ -114,6 +114,34 @@ func TestFullLogDisk(t *testing.T) {
 	})
 }
 
+// TestFullLogDiskOfSilentContainer: what a full disk did to a log is over once
+// there is room, even if the container writes nothing more.
+func TestFullLogDiskOfSilentContainer(t *testing.T) {
+	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig podSandboxConfig) {
+		notForPeers(t)
+		if err := os.MkdirAll(podConfig.LogDirectory, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("log-disk", podConfig.LogDirectory, "tmpfs", 0, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := unix.Unmount(podConfig.LogDirectory, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		}()
+		id := env.Run(pod, env.ContainerConfig("main", "seq 1 200000; sleep 1000"), podConfig)
+		wantProblem(t, env, id, true)
+		before := size(t, filepath.Join(podConfig.LogDirectory, "main.log"))
+		if err := unix.Mount("", podConfig.LogDirectory, "", unix.MS_REMOUNT, "size=64m"); err != nil {
+			t.Fatal(err)
+		}
+		wantProblem(t, env, id, false)
+		wantEqual(t, "size of the log", size(t, filepath.Join(podConfig.LogDirectory, "main.log")), before)
+		env.Stop(id, 0)
+	})
+}
+
 func size(t *testing.T, file string) int64 {
 	t.Helper()
 	info, err := os.Stat(file)
