@@ -30,10 +30,11 @@ func (s *scene) createContainer(ctx context.Context) error {
 // startContainer is repeated as the kubelet does: only where the container has
 // not started.
 func (s *scene) startContainer(ctx context.Context) error {
-	if s.env.Status(s.ctr).State == runtimeapi.ContainerState_CONTAINER_RUNNING {
-		return nil
+	status, err := s.env.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: s.ctr})
+	if err != nil || status.GetStatus().GetState() == runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return err
 	}
-	_, err := s.env.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: s.ctr})
+	_, err = s.env.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: s.ctr})
 	return err
 }
 
