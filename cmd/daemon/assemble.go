@@ -52,94 +52,60 @@ type daemon struct {
 	server     *server.Server
 }
 
+// ground is what the parts stand on: the configuration, and what the node has.
+type ground struct {
+	cfg      config.Config
+	facts    node.Facts
+	cgroups  cgroup.Manager
+	runtimes map[string]*oci.Runtime
+	programs programs.Paths
+	labels   *selinux.Node
+	log      *slog.Logger
+}
+
+func survey(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (g ground, err error) {
+	g.log = log
+	if g.cfg, err = loaded.ResolveRuntimes(exec.LookPath); err != nil {
+		return g, err
+	}
+	if g.facts, err = node.Probe(); err != nil {
+		return g, fmt.Errorf("probe the node: %w", err)
+	}
+	if g.cgroups, err = cgroupManager(g.cfg, log); err != nil {
+		return g, err
+	}
+	if g.runtimes, err = openRuntimes(ctx, g.cfg, log); err != nil {
+		return g, err
+	}
+	if g.programs, err = programs.Install(filepath.Join(g.cfg.Root, "bin")); err != nil {
+		return g, fmt.Errorf("install the monitor and pause: %w", err)
+	}
+	g.labels = selinux.Real(g.facts.SELinux)
+	return g, nil
+}
+
 // assemble makes the parts and connects them. Nothing of a pod is touched yet.
-func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*daemon, error) {
-	cfg, err := loaded.ResolveRuntimes(exec.LookPath)
+func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (_ *daemon, err error) {
+	g, err := survey(ctx, loaded, log)
 	if err != nil {
 		return nil, err
 	}
-	facts, err := node.Probe()
-	if err != nil {
-		return nil, fmt.Errorf("probe the node: %w", err)
-	}
-	cgroups, err := cgroupManager(cfg, log)
-	if err != nil {
+	d := &daemon{log: log, devices: cdi.New(g.cfg.CDISpecDirs), hooks: hooks.New(g.cfg.HooksDirs)}
+	d.apparmor = apparmor.New(apparmor.Options{Enabled: g.facts.AppArmor, Default: g.cfg.AppArmorProfile, Log: log})
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.closeOpen())
+		}
+	}()
+	if err := d.open(g); err != nil {
 		return nil, err
 	}
-	runtimes, err := openRuntimes(ctx, cfg, log)
-	if err != nil {
+	d.containers = container.NewManager(d.containerEnvironment(g))
+	d.pods = sandbox.New(d.podOptions(g))
+	if d.streams, err = openStreams(g.cfg, server.Backend{Pods: d.pods, Containers: d.containers}, log); err != nil {
 		return nil, err
 	}
-	progs, err := programs.Install(filepath.Join(cfg.Root, "bin"))
-	if err != nil {
-		return nil, fmt.Errorf("install the monitor and pause: %w", err)
-	}
-	d := &daemon{log: log, devices: cdi.New(cfg.CDISpecDirs), hooks: hooks.New(cfg.HooksDirs)}
-	d.apparmor = apparmor.New(apparmor.Options{Enabled: facts.AppArmor, Default: cfg.AppArmorProfile, Log: log})
-	labels := selinux.Real(facts.SELinux)
-	storage.ForwardLibraryLogs(log)
-	if d.storage, err = storage.Open(storage.Options{Root: cfg.Root, RunRoot: cfg.RunRoot, Log: log, UsagePeriod: cfg.StatsCollectionPeriod}); err != nil {
-		return nil, err
-	}
-	if d.images, err = image.New(imageOptions(cfg, d.storage, log)); err != nil {
-		return nil, errors.Join(err, d.storage.Close())
-	}
-	d.network, err = network.New(network.Options{
-		ConfDir:  cfg.CNIConfDir,
-		BinDirs:  cfg.CNIBinDirs,
-		StateDir: filepath.Join(cfg.Root, "network"),
-		Timeout:  cfg.CNITimeout,
-		Log:      log,
-	})
-	if err != nil {
-		return nil, errors.Join(err, d.images.Close(), d.storage.Close())
-	}
-	d.containers = container.NewManager(&container.Environment{
-		Storage:         d.storage,
-		Node:            facts,
-		Log:             log,
-		CreateTimeout:   cfg.RuntimeTimeout,
-		RuntimeTimeout:  cfg.RuntimeTimeout,
-		ExecWait:        progs.ExecWait,
-		StandIn:         progs.StandIn,
-		ExecOutputMax:   int(cfg.ExecOutputMax),
-		LogSizeMax:      cfg.LogSizeMax,
-		Journal:         cfg.JournalSocket,
-		PidsLimit:       cfg.PidsLimit,
-		SeccompProfile:  cfg.SeccompProfile,
-		AppArmorDefault: cfg.AppArmorProfile,
-		AppArmor:        d.apparmor,
-		SELinux:         labels,
-		Devices:         d.devices,
-		Hooks:           d.hooks,
-	})
-	d.pods = sandbox.New(sandbox.Options{
-		RunRoot:          cfg.RunRoot,
-		Programs:         progs,
-		Node:             facts,
-		Network:          d.network,
-		Containers:       d.containers,
-		Storage:          d.storage,
-		Runtimes:         runtimes,
-		DefaultRuntime:   cfg.DefaultRuntime,
-		Cgroups:          cgroups,
-		Systemd:          systemd.New(systemd.AddressFrom(os.Getenv), cfg.RuntimeTimeout),
-		CgroupParent:     cfg.CgroupParent,
-		CreateTimeout:    cfg.RuntimeTimeout,
-		RuntimeTimeout:   cfg.RuntimeTimeout,
-		EventQueue:       cfg.EventQueue,
-		Pause:            d.pauseImage(cfg),
-		SeccompProfile:   cfg.SeccompProfile,
-		AppArmorDefault:  cfg.AppArmorProfile,
-		AppArmor:         d.apparmor,
-		SELinux:          labels,
-		Log:              log,
-		NoUserNamespaces: probeUserNamespaces(progs, d.storage),
-	})
-	if d.streams, err = openStreams(cfg, server.Backend{Pods: d.pods, Containers: d.containers}, log); err != nil {
-		return nil, errors.Join(err, d.network.Close(), d.images.Close(), d.storage.Close())
-	}
-	d.stats = d.openStats(cfg, facts)
+	d.stats = d.openStats(g.cfg, g.facts)
 	d.server = server.New(server.Options{
 		Version:        version,
 		Pods:           d.pods,
@@ -148,13 +114,99 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (*da
 		Network:        d.network,
 		Streams:        d.streams,
 		Stats:          d.stats,
-		SystemdCgroups: cgroups == cgroup.Systemd,
+		SystemdCgroups: g.cgroups == cgroup.Systemd,
 		Log:            log,
-		MaxMessageSize: cfg.GRPCMaxMessageSize,
-		Config:         cfg,
+		MaxMessageSize: g.cfg.GRPCMaxMessageSize,
+		Config:         g.cfg,
 		Problems:       d.problems,
 	})
 	return d, nil
+}
+
+// open opens what must be closed again.
+func (d *daemon) open(g ground) (err error) {
+	storage.ForwardLibraryLogs(g.log)
+	d.storage, err = storage.Open(storage.Options{Root: g.cfg.Root, RunRoot: g.cfg.RunRoot, Log: g.log, UsagePeriod: g.cfg.StatsCollectionPeriod})
+	if err != nil {
+		return err
+	}
+	if d.images, err = image.New(imageOptions(g.cfg, d.storage, g.log)); err != nil {
+		return err
+	}
+	d.network, err = network.New(network.Options{
+		ConfDir:  g.cfg.CNIConfDir,
+		BinDirs:  g.cfg.CNIBinDirs,
+		StateDir: filepath.Join(g.cfg.Root, "network"),
+		Timeout:  g.cfg.CNITimeout,
+		Log:      g.log,
+	})
+	return err
+}
+
+// closeOpen closes what is open, in the reverse order.
+func (d *daemon) closeOpen() error {
+	var errs []error
+	if d.streams != nil {
+		errs = append(errs, d.streams.Close())
+	}
+	if d.network != nil {
+		errs = append(errs, d.network.Close())
+	}
+	if d.images != nil {
+		errs = append(errs, d.images.Close())
+	}
+	if d.storage != nil {
+		errs = append(errs, d.storage.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *daemon) containerEnvironment(g ground) *container.Environment {
+	return &container.Environment{
+		Storage:         d.storage,
+		Node:            g.facts,
+		Log:             g.log,
+		CreateTimeout:   g.cfg.RuntimeTimeout,
+		RuntimeTimeout:  g.cfg.RuntimeTimeout,
+		ExecWait:        g.programs.ExecWait,
+		StandIn:         g.programs.StandIn,
+		ExecOutputMax:   int(g.cfg.ExecOutputMax),
+		LogSizeMax:      g.cfg.LogSizeMax,
+		Journal:         g.cfg.JournalSocket,
+		PidsLimit:       g.cfg.PidsLimit,
+		SeccompProfile:  g.cfg.SeccompProfile,
+		AppArmorDefault: g.cfg.AppArmorProfile,
+		AppArmor:        d.apparmor,
+		SELinux:         g.labels,
+		Devices:         d.devices,
+		Hooks:           d.hooks,
+	}
+}
+
+func (d *daemon) podOptions(g ground) sandbox.Options {
+	return sandbox.Options{
+		RunRoot:          g.cfg.RunRoot,
+		Programs:         g.programs,
+		Node:             g.facts,
+		Network:          d.network,
+		Containers:       d.containers,
+		Storage:          d.storage,
+		Runtimes:         g.runtimes,
+		DefaultRuntime:   g.cfg.DefaultRuntime,
+		Cgroups:          g.cgroups,
+		Systemd:          systemd.New(systemd.AddressFrom(os.Getenv), g.cfg.RuntimeTimeout),
+		CgroupParent:     g.cfg.CgroupParent,
+		CreateTimeout:    g.cfg.RuntimeTimeout,
+		RuntimeTimeout:   g.cfg.RuntimeTimeout,
+		EventQueue:       g.cfg.EventQueue,
+		Pause:            d.pauseImage(g.cfg),
+		SeccompProfile:   g.cfg.SeccompProfile,
+		AppArmorDefault:  g.cfg.AppArmorProfile,
+		AppArmor:         d.apparmor,
+		SELinux:          g.labels,
+		Log:              g.log,
+		NoUserNamespaces: probeUserNamespaces(g.programs, d.storage),
+	}
 }
 
 // probeUserNamespaces tries out whether the node can make a root filesystem for
@@ -313,7 +365,7 @@ func (d *daemon) problems() []string {
 
 func (d *daemon) close() {
 	d.stats.Close()
-	if err := errors.Join(d.streams.Close(), d.network.Close(), d.images.Close(), d.storage.Close()); err != nil {
+	if err := d.closeOpen(); err != nil {
 		d.log.Error("close", "err", err)
 	}
 }
