@@ -27,7 +27,13 @@ import (
 
 // Sandboxed reports whether the runtime is of this kind, by what the binary
 // calls itself.
-func (r *Runtime) Sandboxed() bool { return r.current().name == "runsc" }
+func (r *Runtime) Sandboxed() bool { return r.current().sandboxed() }
+
+// KnownSandboxed is Sandboxed as far as it is known without looking at the
+// binary. It never waits.
+func (r *Runtime) KnownSandboxed() bool { return r.known.Load().sandboxed() }
+
+func (p probed) sandboxed() bool { return p.name == "runsc" }
 
 // OwnNetwork reports whether pods have a network stack inside their sandbox, that
 // takes the addresses over which the pod was given.

@@ -187,7 +187,7 @@ func TestSandboxedCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !r.Sandboxed() || !r.OwnNetwork() || r.SharesKernel() {
+	if !r.Sandboxed() || !r.KnownSandboxed() || !r.OwnNetwork() || r.SharesKernel() {
 		t.Error("it is not taken for runsc")
 	}
 	base := []string{path, "--root", "/root", "--overlay2=none", "--gofer-network-namespace=new", "--platform=systrap"}
@@ -222,6 +222,41 @@ func TestParsePs(t *testing.T) {
 		if list, err := parsePs(bad); err == nil {
 			t.Errorf("%q: %v", bad, list)
 		}
+	}
+}
+
+// TestSandboxUsage: what runsc prints, with what is zero left out.
+func TestSandboxUsage(t *testing.T) {
+	for text, want := range map[string]SandboxUsage{
+		`{"type":"stats","id":"c","data":{"cpu":{"usage":{"total":1950729182}},"memory":{"usage":{"limit":0,"usage":2019328,"failcnt":0},` +
+			`"swap":{"limit":0,"failcnt":0}},"pids":{"current":3},"network_interfaces":null}}` + "\n": {1950729182, 2019328, 3},
+		`{"type":"stats","id":"c","data":{"cpu":{"usage":{}},"memory":{"usage":{"limit":0}},"pids":{}}}`: {},
+	} {
+		if got, err := parseUsage([]byte(text)); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+	for _, bad := range []string{"", "{}", `{"type":"oom"}`, `{"type":"stats","data":{"cpu":{"usage":{"total":-1}}}}`} {
+		if got, err := parseUsage([]byte(bad)); err == nil {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}
+
+// TestSandboxUsageHangs: it ends by the deadline, and a failure is told.
+func TestSandboxUsageHangs(t *testing.T) {
+	path := script(t, `case "$*" in *--version*) echo "runsc version 1";; *"events --stats hangs") exec sleep 1000;; *) echo "no such container" >&2; exit 1;; esac`)
+	r, err := NewRuntime(t.Context(), "any", path, "/root", RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := r.SandboxUsage(ctx, "hangs"); errkind.Of(err) != errkind.Timeout {
+		t.Errorf("one that hangs: %v", err)
+	}
+	if _, err := r.SandboxUsage(t.Context(), "gone"); !isCommandError(err) {
+		t.Errorf("one that fails: %v", err)
 	}
 }
 

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/container"
@@ -75,7 +77,20 @@ func measuredContainer(c *container.Container) stats.Container {
 		Image:     image,
 		PID:       st.PID,
 		StartedAt: st.StartedAt,
+		Tell:      tellOf(c),
 		Exited:    st.State == container.Exited,
+	}
+}
+
+// tellOf is how to ask the sandbox that the container's processes are in; nil
+// if they are in none.
+func tellOf(c *container.Container) func(context.Context) (stats.Told, error) {
+	if !c.InSandbox() {
+		return nil
+	}
+	return func(ctx context.Context) (stats.Told, error) {
+		u, err := c.SandboxUsage(ctx)
+		return stats.Told{CPU: u.CPU, Memory: u.Memory, Threads: u.Threads}, err
 	}
 }
 

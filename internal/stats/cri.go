@@ -71,7 +71,7 @@ func collect[T any](n int, do func(i int, s *scratch) (*T, bool)) []*T {
 }
 
 func (c *Collector) container(ctr *Container, s *scratch) (*runtimeapi.ContainerStats, bool) {
-	u, ok := c.usage(ctr.Cgroup, s)
+	u, ok := c.containerUsage(ctr, s)
 	if !ok {
 		return nil, false
 	}
@@ -223,10 +223,10 @@ func (u *usage) memoryCRI() *runtimeapi.MemoryUsage {
 		Timestamp:       u.at.UnixNano(),
 		WorkingSetBytes: value(m.workingSet()),
 		UsageBytes:      value(m.usage),
-		RssBytes:        value(m.rss),
-		PageFaults:      value(m.faults),
-		MajorPageFaults: value(m.majorFaults),
 		Psi:             u.pressure[ofMemory].cri(),
+	}
+	if !m.totalOnly {
+		out.RssBytes, out.PageFaults, out.MajorPageFaults = value(m.rss), value(m.faults), value(m.majorFaults)
 	}
 	if m.limited {
 		out.AvailableBytes = value(sub(m.limit, m.workingSet()))
@@ -236,7 +236,7 @@ func (u *usage) memoryCRI() *runtimeapi.MemoryUsage {
 
 func (u *usage) swapCRI() *runtimeapi.SwapUsage {
 	m := u.memory
-	if m == nil {
+	if m == nil || m.totalOnly {
 		return nil
 	}
 	out := &runtimeapi.SwapUsage{Timestamp: u.at.UnixNano(), SwapUsageBytes: value(m.swap)}

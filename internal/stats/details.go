@@ -67,6 +67,9 @@ func (c *Collector) sampleDetails(ctr *Container, s *scratch) *details {
 		return nil
 	}
 	c.readLimits(g, d, s)
+	if ctr.Tell != nil { // nothing else is in this cgroup
+		return d
+	}
 	if c.opts.Node.CgroupV2 {
 		c.readTimesV2(g, d, s)
 	} else {

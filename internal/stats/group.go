@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,12 +20,16 @@ var errAbsent = errors.New("the kernel does not tell")
 type group struct {
 	path    string
 	details atomic.Pointer[details] // nil before the first sample
+	told    atomic.Pointer[told]    // of a container in a sandbox; nil before the first answer
 
 	mu     sync.Mutex // guards the fields below; held over reads of the kernel's memory only
 	files  [hotFiles]int
 	net    int  // of a pause container's cgroup: the directory /proc/PID/net; 0 is not open
 	closed bool // nothing is kept open any more
 	rate   rate
+	// Of a pause container's cgroup, whose sandbox is asked:
+	asking      bool
+	silentUntil time.Time // it is not to be asked before
 }
 
 // close closes what is open. Reads still work, at the price of opening.

@@ -41,10 +41,12 @@ type subject struct {
 	usage   usage
 	started time.Time
 	// Of a container only:
-	details *details // nil before the first sample
-	layer   Layer
-	layered bool        // layer is known
-	fs      *fileSystem // nil before the first sample
+	details   *details // nil before the first sample
+	inSandbox bool     // its cgroup counts nothing
+	told      *told    // of one in a sandbox; nil before the first answer
+	layer     Layer
+	layered   bool        // layer is known
+	fs        *fileSystem // nil before the first sample
 	// Of a pod only:
 	net []netInterface
 }
@@ -80,11 +82,15 @@ func (c *Collector) podMetrics(p *Pod, s *scratch) (*runtimeapi.PodSandboxMetric
 }
 
 func (c *Collector) containerSubject(ctr *Container, s *scratch) (*subject, bool) {
-	u, ok := c.usage(ctr.Cgroup, s)
+	u, ok := c.containerUsage(ctr, s)
 	if !ok {
 		return nil, false
 	}
-	x := &subject{c: c, usage: u, started: ctr.StartedAt, details: c.group(ctr.Cgroup).details.Load(), fs: c.sampler.fs.Load()}
+	g := c.group(ctr.Cgroup)
+	x := &subject{c: c, usage: u, started: ctr.StartedAt, details: g.details.Load(), fs: c.sampler.fs.Load()}
+	if ctr.Tell != nil {
+		x.inSandbox, x.told = true, g.told.Load()
+	}
 	x.layer, x.layered = c.opts.Layer(ctr.ID)
 	return x, true
 }
@@ -93,15 +99,46 @@ func (c *Collector) containerSubject(ctr *Container, s *scratch) (*subject, bool
 // have no fractions.
 func seconds(nanos uint64) uint64 { return nanos / uint64(time.Second) }
 
+// ofMem tells what is known of all memory.
 func ofMem(get func(*memory) uint64) func(*subject, *builder) {
 	return func(x *subject, b *builder) {
 		if x.usage.memory != nil {
+			b.sampledAt(x.toldAt())
 			b.add(get(x.usage.memory))
 		}
 	}
 }
 
+// ofMemPart tells a part of the memory.
+func ofMemPart(get func(*memory) uint64) func(*subject, *builder) {
+	return func(x *subject, b *builder) {
+		if m := x.usage.memory; m != nil && !m.totalOnly {
+			b.add(get(m))
+		}
+	}
+}
+
+// toldAt is when a sandbox told the usage; zero for what is read now.
+func (x *subject) toldAt() time.Time {
+	if !x.inSandbox {
+		return time.Time{}
+	}
+	return x.usage.at
+}
+
+// sampled tells what the kernel counts of the cgroup.
 func sampled(get func(*details) uint64) func(*subject, *builder) {
+	known := configured(get)
+	return func(x *subject, b *builder) {
+		if !x.inSandbox {
+			known(x, b)
+		}
+	}
+}
+
+// configured tells what the cgroup is set to, which is known though the
+// processes be elsewhere.
+func configured(get func(*details) uint64) func(*subject, *builder) {
 	return func(x *subject, b *builder) {
 		if x.details != nil {
 			b.sampledAt(x.details.at)
@@ -117,6 +154,18 @@ func counted(get func(*details) uint64) func(*subject, *builder) {
 			b.sampledAt(x.details.at)
 			b.add(get(x.details))
 		}
+	}
+}
+
+// threads are counted by the node's kernel, or by the sandbox's.
+func threads(x *subject, b *builder) {
+	switch {
+	case x.told != nil:
+		b.sampledAt(x.told.at)
+		b.add(x.told.Threads)
+	case x.details != nil && !x.inSandbox:
+		b.sampledAt(x.details.at)
+		b.add(x.details.threads)
 	}
 }
 
@@ -149,7 +198,7 @@ func ofFileSystem(get func(*fileSystem) uint64) func(*subject, *builder) {
 // the one that its writable layer is on.
 func perDevice(get func(blockIO) uint64) func(*subject, *builder) {
 	return func(x *subject, b *builder) {
-		if x.details == nil {
+		if x.details == nil || x.inSandbox {
 			return
 		}
 		b.sampledAt(x.details.at)

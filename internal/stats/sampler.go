@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,8 @@ import (
 // sampler is the background half of a Collector. It runs while somebody asks:
 // an idle node does nothing.
 type sampler struct {
-	stop chan struct{}
+	life context.Context // ends when the collector is closed
+	end  context.CancelFunc
 	done sync.WaitGroup
 
 	mu           sync.Mutex // guards the fields below
@@ -72,7 +74,7 @@ func (c *Collector) keepSampling() {
 		c.sample(details)
 		select {
 		case <-ticks.C:
-		case <-c.sampler.stop:
+		case <-c.sampler.life.Done():
 			return
 		}
 	}
@@ -89,15 +91,14 @@ func (c *Collector) wanted() (wanted, details bool) {
 
 func (s *sampler) close() {
 	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
-		close(s.stop)
-	}
+	s.closed = true
 	s.mu.Unlock()
+	s.end()
 	s.done.Wait()
 }
 
-// sample looks at every container once, and forgets cgroups that have gone.
+// sample looks at every container once, has the sandboxes asked that are to be,
+// and forgets cgroups that have gone.
 func (c *Collector) sample(withDetails bool) {
 	pods := c.opts.Pods()
 	keep := make(map[string]bool, 3*len(pods))
@@ -123,7 +124,11 @@ func (c *Collector) sample(withDetails bool) {
 		}
 		for j := range p.Containers {
 			ctr := &p.Containers[j]
-			note(ctr.Cgroup)
+			if ctr.Tell == nil {
+				note(ctr.Cgroup)
+			} else {
+				keep[ctr.Cgroup] = true
+			}
 			if !withDetails {
 				continue
 			}
@@ -131,6 +136,7 @@ func (c *Collector) sample(withDetails bool) {
 				c.group(ctr.Cgroup).details.Store(d)
 			}
 		}
+		c.ask(p)
 	}
 	c.prune(keep)
 }

@@ -3,10 +3,12 @@
 // reads a handful of small kernel files for each container, which never wait;
 // what is dearer (open files, sockets, the states of tasks, limits) is sampled
 // in the background while somebody asks, and what writable layers occupy is
-// told by the storage. No process is started.
+// told by the storage. Containers in a sandbox with a kernel of its own are
+// asked for in the background too. No request starts a process.
 package stats
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -45,6 +47,10 @@ type Container struct {
 	Image      string // as asked for
 	PID        int    // of the init
 	StartedAt  time.Time
+	// Tell asks the sandbox that the container's processes are in; it is nil
+	// where they are processes of the node, in Cgroup. It is called beside all
+	// requests, with a deadline that it must keep.
+	Tell func(context.Context) (Told, error)
 	// Exited says that only its writable layer is left to measure, whether or
 	// not its cgroup is still there. Lists have none of these.
 	Exited bool
@@ -87,6 +93,7 @@ type Collector struct {
 	groups map[string]*group // by cgroup path
 
 	sampler sampler
+	asker   asker
 }
 
 // New returns a collector. It does nothing until it is asked.
@@ -97,8 +104,9 @@ func New(o Options) *Collector {
 		devices: deviceNames{known: make(map[device]string)},
 		fds:     newDescriptorBudget(o.Node),
 		groups:  make(map[string]*group),
+		asker:   newAsker(),
 	}
-	c.sampler.stop = make(chan struct{})
+	c.sampler.life, c.sampler.end = context.WithCancel(context.Background())
 	return c
 }
 

@@ -51,6 +51,7 @@ func cpuFamilies() []family {
 		{"container_cpu_usage_seconds_total", "CPU time consumed, in seconds.", counter, []string{"cpu"},
 			func(x *subject, b *builder) {
 				if x.usage.cpu != nil {
+					b.sampledAt(x.toldAt())
 					b.add(seconds(x.usage.cpu.usage), "total")
 				}
 			}, ofBoth},
@@ -74,13 +75,13 @@ func memoryFamilies() []family {
 		{"container_memory_working_set_bytes", "Memory in use that can't be reclaimed easily, in bytes.", gauge, nil,
 			ofMem(func(m *memory) uint64 { return m.workingSet() }), ofBoth},
 		{"container_memory_rss", "Anonymous memory, in bytes.", gauge, nil,
-			ofMem(func(m *memory) uint64 { return m.rss }), ofBoth},
+			ofMemPart(func(m *memory) uint64 { return m.rss }), ofBoth},
 		{"container_memory_cache", "Page cache, in bytes.", gauge, nil,
-			ofMem(func(m *memory) uint64 { return m.cache }), ofBoth},
+			ofMemPart(func(m *memory) uint64 { return m.cache }), ofBoth},
 		{"container_memory_mapped_file", "Memory that files are mapped to, in bytes.", gauge, nil,
-			ofMem(func(m *memory) uint64 { return m.mapped }), ofBoth},
+			ofMemPart(func(m *memory) uint64 { return m.mapped }), ofBoth},
 		{"container_memory_swap", "Swap in use, in bytes.", gauge, nil,
-			ofMem(func(m *memory) uint64 { return m.swap }), ofBoth},
+			ofMemPart(func(m *memory) uint64 { return m.swap }), ofBoth},
 		{"container_memory_kernel_usage", "Memory that the kernel uses for the container, in bytes.", gauge, nil,
 			func(x *subject, b *builder) {
 				if m := x.usage.memory; m != nil && m.kernelKnown { // version 1 does not say it beside the rest
@@ -88,12 +89,12 @@ func memoryFamilies() []family {
 				}
 			}, ofBoth},
 		{"container_memory_total_active_file_bytes", "Page cache that was used lately, in bytes.", gauge, nil,
-			ofMem(func(m *memory) uint64 { return m.activeFile }), ofBoth},
+			ofMemPart(func(m *memory) uint64 { return m.activeFile }), ofBoth},
 		{"container_memory_total_inactive_file_bytes", "Page cache that was not used lately, in bytes.", gauge, nil,
-			ofMem(func(m *memory) uint64 { return m.inactiveFile }), ofBoth},
+			ofMemPart(func(m *memory) uint64 { return m.inactiveFile }), ofBoth},
 		{"container_memory_failures_total", "Page faults.", counter, []string{"failure_type", "scope"},
 			func(x *subject, b *builder) {
-				if m := x.usage.memory; m != nil {
+				if m := x.usage.memory; m != nil && !m.totalOnly {
 					b.add(m.faults, "pgfault", "hierarchy")
 					b.add(m.majorFaults, "pgmajfault", "hierarchy")
 				}
@@ -123,9 +124,9 @@ func processFamilies() []family {
 		{"container_processes", "Processes in the container.", gauge, nil,
 			sampled(func(d *details) uint64 { return d.processes }), ofContainer},
 		{"container_threads", "Threads in the container.", gauge, nil,
-			sampled(func(d *details) uint64 { return d.threads }), ofContainer},
+			threads, ofContainer},
 		{"container_threads_max", "Most threads that the container may have; 0 is no limit.", gauge, nil,
-			sampled(func(d *details) uint64 { return d.threadsMax }), ofContainer},
+			configured(func(d *details) uint64 { return d.threadsMax }), ofContainer},
 		{"container_file_descriptors", "Files that the container's processes have open.", gauge, nil,
 			counted(func(d *details) uint64 { return d.files }), ofContainer},
 		{"container_sockets", "Sockets that the container's processes have open.", gauge, nil,
@@ -152,7 +153,7 @@ func processFamilies() []family {
 func specFamilies() []family {
 	return []family{
 		{"container_spec_cpu_period", "Period of the CPU limit, in microseconds.", gauge, nil,
-			sampled(func(d *details) uint64 { return d.period }), ofContainer},
+			configured(func(d *details) uint64 { return d.period }), ofContainer},
 		{"container_spec_cpu_quota", "CPU time in each period, in microseconds; absent without a limit.", gauge, nil,
 			func(x *subject, b *builder) {
 				if d := x.details; d != nil && d.quotaSet {
@@ -161,13 +162,13 @@ func specFamilies() []family {
 				}
 			}, ofContainer},
 		{"container_spec_cpu_shares", "Share of the CPU.", gauge, nil,
-			sampled(func(d *details) uint64 { return d.shares }), ofContainer},
+			configured(func(d *details) uint64 { return d.shares }), ofContainer},
 		{"container_spec_memory_limit_bytes", "Memory limit, in bytes; 0 is none.", gauge, nil,
-			sampled(func(d *details) uint64 { return d.limit }), ofContainer},
+			configured(func(d *details) uint64 { return d.limit }), ofContainer},
 		{"container_spec_memory_swap_limit_bytes", "Swap limit, in bytes (with cgroup v1: of memory and swap together); 0 is none.", gauge, nil,
-			sampled(func(d *details) uint64 { return d.swapLimit }), ofContainer},
+			configured(func(d *details) uint64 { return d.swapLimit }), ofContainer},
 		{"container_spec_memory_reservation_limit_bytes", "Memory above which the container is reclaimed from first, in bytes; 0 is none.", gauge, nil,
-			sampled(func(d *details) uint64 { return d.reservation }), ofContainer},
+			configured(func(d *details) uint64 { return d.reservation }), ofContainer},
 	}
 }
 
@@ -180,6 +181,10 @@ func timeFamilies() []family {
 				}
 			}, ofBoth},
 		{"container_last_seen", "When the container was last looked at, in seconds since 1970.", gauge, nil,
-			func(x *subject, b *builder) { b.add(uint64(x.usage.at.Unix())) }, ofBoth},
+			func(x *subject, b *builder) {
+				if !x.usage.at.IsZero() {
+					b.add(uint64(x.usage.at.Unix()))
+				}
+			}, ofBoth},
 	}
 }

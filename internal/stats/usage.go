@@ -35,6 +35,7 @@ type memory struct {
 	faults, majorFaults                     uint64
 	limit, swapLimit                        uint64 // swapLimit is of swap alone
 	limited, swapLimited, kernelKnown       bool
+	totalOnly                               bool // only usage is known
 }
 
 // workingSet is what can't be reclaimed without effort: the definition of the

@@ -419,26 +419,133 @@ exec `+testenv.Binary(t, "runsc")+` "$@"
 	wantContains(t, "error", err.Error(), "none-such")
 }
 
-// TestSandboxedStats: what the pod uses is counted.
+// withSandboxStats is withSandbox with usage that is sampled every second.
+func withSandboxStats(t *testing.T, runsc string, test func(t *testing.T, env *testenv.Env, pod string, config podSandboxConfig)) {
+	t.Helper()
+	notForPeers(t)
+	t.Parallel()
+	env := testenv.Start(t, testenv.Options{
+		Registry: shared.Registry(t),
+		Runtimes: map[string]string{gvisor: runsc},
+		Config:   "stats_collection_period = \"1s\"\n",
+	})
+	env.Pull(testenv.Busybox)
+	config := env.PodConfig("sandboxed")
+	test(t, env, runWith(t, env, config, gvisor), config)
+}
+
+// TestSandboxedStats: what the pod uses is counted, and of each container what
+// it is that uses it: one burns CPU, one holds memory, one does neither.
 func TestSandboxedStats(t *testing.T) {
-	withSandbox(t, func(t *testing.T, env *testenv.Env, pod string, config podSandboxConfig) {
-		container := env.Run(pod, env.ContainerConfig("busy", "while :; do :; done"), config)
+	withSandboxStats(t, testenv.Binary(t, "runsc"), func(t *testing.T, env *testenv.Env, pod string, config podSandboxConfig) {
+		busy := env.Run(pod, env.ContainerConfig("busy", "while :; do :; done"), config)
+		large := env.Run(pod, env.ContainerConfig("large", "head -c 48000000 /dev/zero | tail -c 48000000 | (sleep 1000; cat)"), config)
+		idle := env.Run(pod, env.ContainerConfig("idle", "sleep 1000"), config)
+		created := env.Create(pod, env.ContainerConfig("created", "sleep 1000"), config)
 		env.Eventually("CPU and memory in the pod's stats", func() error {
 			linux := podStats(t, env, pod).Linux
-			if cpu, memory := linux.Cpu.GetUsageCoreNanoSeconds().GetValue(), linux.Memory.GetWorkingSetBytes().GetValue(); cpu < 300e6 || memory < 5<<20 {
+			if cpu, memory := linux.Cpu.GetUsageCoreNanoSeconds().GetValue(), linux.Memory.GetWorkingSetBytes().GetValue(); cpu < 300e6 || memory < 48000000 {
 				return fmt.Errorf("CPU %d ns, memory %d bytes", cpu, memory)
 			}
 			return nil
 		})
-		if stats := containerStats(t, env, container); stats.Attributes.Id != container {
-			t.Errorf("stats of %s", stats.Attributes.Id)
+		of := func(id string) *runtimeapi.ContainerStats { return containerStats(t, env, id) }
+		env.Eventually("CPU and its rate in the stats of the container that burns it", func() error {
+			cpu := of(busy).Cpu
+			if cpu.GetUsageCoreNanoSeconds().GetValue() < 1e9 || cpu.GetUsageNanoCores().GetValue() < 50e6 {
+				return fmt.Errorf("CPU %v", cpu)
+			}
+			return nil
+		})
+		env.Eventually("memory in the stats of the container that holds it", func() error {
+			if m := of(large).Memory; m.GetUsageBytes().GetValue() < 40000000 || m.GetWorkingSetBytes().GetValue() < 40000000 {
+				return fmt.Errorf("memory %v", m)
+			}
+			return nil
+		})
+		env.Eventually("stats of the idle container", func() error {
+			if st := of(idle); st.Cpu == nil || st.Memory == nil {
+				return fmt.Errorf("%v", st)
+			}
+			return nil
+		})
+		quiet, total := of(idle), podStats(t, env, pod).Linux
+		between(t, "memory of the idle container", quiet.Memory.GetUsageBytes().GetValue(), 1, 20000000)
+		between(t, "memory of the busy one", of(busy).Memory.GetUsageBytes().GetValue(), 1, 20000000)
+		between(t, "CPU of the idle container", quiet.Cpu.GetUsageCoreNanoSeconds().GetValue(), 0, of(busy).Cpu.GetUsageCoreNanoSeconds().GetValue())
+		between(t, "CPU of the busy container, beside the pod's", of(busy).Cpu.GetUsageCoreNanoSeconds().GetValue(),
+			1e9, podStats(t, env, pod).Linux.Cpu.GetUsageCoreNanoSeconds().GetValue())
+		if m := quiet.Memory; m.RssBytes != nil || m.AvailableBytes != nil || m.PageFaults != nil || quiet.Swap != nil {
+			t.Errorf("what the sandbox does not tell: %v", quiet)
 		}
-		env.Exec(container, "head -c 3000000 /dev/zero >/big")
+		wantEqual(t, "containers in the pod's stats", len(total.Containers), 4)
+		if st := of(created); st.Attributes.Id != created || st.Cpu != nil || st.Memory != nil {
+			t.Errorf("stats of one that was not started: %v", st)
+		}
+		testSandboxedMetrics(t, env, busy)
+		env.Exec(busy, "head -c 3000000 /dev/zero >/big")
 		env.Eventually("the writable layer in the container's stats", func() error {
-			if n := containerStats(t, env, container).WritableLayer.GetUsedBytes().GetValue(); n < 3000000 {
+			if n := of(busy).WritableLayer.GetUsedBytes().GetValue(); n < 3000000 {
 				return fmt.Errorf("%d bytes", n)
 			}
 			return nil
 		})
+	})
+}
+
+// testSandboxedMetrics: the metrics tell what the stats tell.
+func testSandboxedMetrics(t *testing.T, env *testenv.Env, container string) {
+	t.Helper()
+	env.Eventually("CPU, memory and threads in the metrics", func() error {
+		resp, err := env.Runtime.ListPodSandboxMetrics(env.Context(), &runtimeapi.ListPodSandboxMetricsRequest{})
+		if err != nil {
+			return err
+		}
+		got := map[string]uint64{}
+		for _, c := range resp.PodMetrics[0].ContainerMetrics {
+			for _, m := range c.Metrics {
+				if c.ContainerId == container {
+					got[m.Name] = m.GetValue().GetValue()
+				}
+			}
+		}
+		if got["container_cpu_usage_seconds_total"] < 1 || got["container_memory_working_set_bytes"] == 0 || got["container_threads"] == 0 {
+			return fmt.Errorf("metrics %v", got)
+		}
+		if _, ok := got["container_memory_rss"]; ok {
+			t.Errorf("metrics tell what nobody knows: %v", got)
+		}
+		return nil
+	})
+}
+
+// TestSandboxedStatsHang: a runtime that does not answer delays no list, and
+// what it starts ends with the daemon's patience or the daemon.
+func TestSandboxedStatsHang(t *testing.T) {
+	dir := t.TempDir()
+	asked, runsc := filepath.Join(dir, "asked"), filepath.Join(dir, "runsc")
+	script := "#!/bin/sh\ncase \"$*\" in *\" events --stats \"*) echo x >>" + asked + "; exec sleep 1000;; esac\nexec " + testenv.Binary(t, "runsc") + " \"$@\"\n"
+	if err := os.WriteFile(runsc, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	withSandboxStats(t, runsc, func(t *testing.T, env *testenv.Env, pod string, config podSandboxConfig) {
+		container := env.Run(pod, env.ContainerConfig("main", "sleep 1000"), config)
+		env.Eventually("the question for its usage", func() error {
+			if st := containerStats(t, env, container); st.Attributes.Id != container || st.Cpu != nil {
+				return fmt.Errorf("%v", st)
+			}
+			_, err := os.Stat(asked)
+			return err
+		})
+		start := time.Now()
+		for range 20 {
+			list, err := env.Runtime.ListContainerStats(env.Context(), &runtimeapi.ListContainerStatsRequest{})
+			if err != nil || len(list.Stats) != 1 || list.Stats[0].Cpu != nil {
+				t.Fatalf("%v, %v", list, err)
+			}
+		}
+		if took := time.Since(start); took > 8*time.Second { // a question takes 10
+			t.Errorf("20 lists took %s", took)
+		}
 	})
 }
