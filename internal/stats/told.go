@@ -24,8 +24,8 @@ type told struct {
 	hasRate   bool // nanoCores is known
 }
 
-// Bounds of asking. A question costs a process of some tens of milliseconds of
-// CPU, and a sandbox that does not answer should not keep the others waiting.
+// Bounds of asking. A question costs a process of some 50 ms of CPU, and a
+// sandbox that does not answer should not keep the others waiting.
 const (
 	askAtOnce  = 2                // questions at a time
 	askTimeout = 10 * time.Second // of one question
