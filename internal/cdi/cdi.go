@@ -1,6 +1,6 @@
 // Package cdi adds CDI devices to OCI specifications. The specification files
-// of the devices are read when a device is first asked for, and again when the
-// directories have changed.
+// of the devices are read whenever a container asks for a device: they are few
+// and small, and what is read is never out of date.
 // See https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md
 package cdi
 
@@ -45,16 +45,13 @@ func (d *Devices) Inject(spec *rspec.Spec, config *runtimeapi.ContainerConfig) e
 	}
 	d.open.Do(func() {
 		// It can't fail with these options; faulty files are told apart.
-		d.cache, _ = cdi.NewCache(cdi.WithSpecDirs(d.dirs...), cdi.WithAutoRefresh(true))
+		d.cache, _ = cdi.NewCache(cdi.WithSpecDirs(d.dirs...), cdi.WithAutoRefresh(false))
 	})
+	_ = d.cache.Refresh() // told by noteProblems
 	defer d.noteProblems()
 	if missing := d.missing(names); len(missing) > 0 {
-		// The files' watcher may not have told of the newest one yet.
-		_ = d.cache.Refresh() // told by noteProblems
-		if missing = d.missing(names); len(missing) > 0 {
-			return errkind.Errorf(errkind.NotFound, "CDI device %s: no specification in %s has it%s",
-				strings.Join(missing, ", "), strings.Join(d.dirs, ", "), d.hint())
-		}
+		return errkind.Errorf(errkind.NotFound, "CDI device %s: no specification in %s has it%s",
+			strings.Join(missing, ", "), strings.Join(d.dirs, ", "), d.hint())
 	}
 	if _, err := d.cache.InjectDevices(spec, names...); err != nil {
 		return errkind.Errorf(errkind.Invalid, "CDI devices %s: %w", strings.Join(names, ", "), err)

@@ -79,7 +79,10 @@ func TestOOMOfAChild(t *testing.T) {
 			"survived":  {eat + "; exit 0", 0},
 		} {
 			status := env.WaitExit(env.Run(pod, limited(env, name, tt.script), podConfig))
-			wantEqual(t, name+": exit code", status.ExitCode, tt.code)
+			// While the killed child's memory is not free yet, the kernel may kill the shell too.
+			if status.ExitCode != tt.code && status.ExitCode != 137 {
+				t.Errorf("%s: exit code: got %d, want %d or 137", name, status.ExitCode, tt.code)
+			}
 			wantEqual(t, name+": reason", status.Reason, "OOMKilled")
 		}
 		// A process of an exec is one of the container's too.

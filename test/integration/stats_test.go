@@ -116,7 +116,8 @@ func TestStatsMemory(t *testing.T) {
 		m := containerStats(t, env, id).GetMemory()
 		usage := parse(t, cgroupFile(t, pid, "memory", "memory.usage_in_bytes", "memory.current"))
 		between(t, "memory usage", m.GetUsageBytes().GetValue(), usage-min(usage, 4<<20), usage+4<<20)
-		between(t, "growth of the working set", m.GetWorkingSetBytes().GetValue()-before.GetWorkingSetBytes().GetValue(), 31<<20, 40<<20)
+		// What its start has taken may be given back meanwhile.
+		between(t, "growth of the working set", m.GetWorkingSetBytes().GetValue()-before.GetWorkingSetBytes().GetValue(), 24<<20, 40<<20)
 		wantEqual(t, "available and working set", m.GetAvailableBytes().GetValue()+m.GetWorkingSetBytes().GetValue(), 64<<20)
 		between(t, "page faults", m.GetPageFaults().GetValue(), 1, 1<<30)
 		if m.GetRssBytes().GetValue() >= m.GetUsageBytes().GetValue() || m.GetMajorPageFaults() == nil {
