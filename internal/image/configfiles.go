@@ -97,18 +97,6 @@ func (c configFiles) policy() (_ *signature.PolicyContext, destroy func(), _ err
 	return pc, func() { _ = pc.Destroy() }, nil
 }
 
-// checkBlocked refuses a registry that registries.conf blocks.
-func (c configFiles) checkBlocked(sys *types.SystemContext, repo string) error {
-	reg, err := sysregistriesv2.FindRegistry(sys, repo)
-	if err != nil {
-		return errkind.Errorf(errkind.Precondition, "registries configuration: %w", err)
-	}
-	if reg != nil && reg.Blocked {
-		return errkind.Errorf(errkind.Denied, "%s is blocked by the registries configuration (prefix %q)", repo, reg.Prefix)
-	}
-	return nil
-}
-
 func orDefault(path, otherwise string) string {
 	if path == "" {
 		return otherwise

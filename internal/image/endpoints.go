@@ -22,8 +22,8 @@ type endpoint struct {
 	last bool // no other is left to try
 }
 
-// endpoints are the servers of c in the order in which registries.conf wants
-// them asked, the registry itself last. The library would try them by itself,
+// endpoints are the servers of an image in the order in which registries.conf
+// wants them asked, the registry itself last; Denied if it blocks the registry. The library would try them by itself,
 // but only for the manifest: a mirror that breaks later would fail the pull.
 // So it is shown, for each, a configuration that has this one only. The
 // reference stays the image's own, as the policy and the credentials are for it.
@@ -34,6 +34,9 @@ func (c configFiles) endpoints(of candidate) ([]endpoint, error) {
 	}
 	if reg == nil {
 		return []endpoint{{of.ref.Name(), of.sys, true}}, nil
+	}
+	if reg.Blocked {
+		return nil, errkind.Errorf(errkind.Denied, "%s is blocked by the registries configuration (prefix %q)", of.ref.Name(), reg.Prefix)
 	}
 	sources, err := reg.PullSourcesFromReference(of.ref)
 	if err != nil {

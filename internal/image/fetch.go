@@ -40,9 +40,6 @@ func newStreamFetcher(o Options, files configFiles) *streamFetcher {
 // first server that can give all of it. A name moves only to an image that is
 // complete.
 func (f *streamFetcher) Fetch(ctx context.Context, c candidate, p *progress) (storage.Image, error) {
-	if err := f.files.checkBlocked(c.sys, c.ref.Name()); err != nil {
-		return storage.Image{}, err
-	}
 	list, err := f.files.endpoints(c)
 	if err != nil {
 		return storage.Image{}, err
