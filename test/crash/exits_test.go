@@ -28,47 +28,15 @@ const exitWorkers = 4
 // never shown running again.
 func TestExitCodes(t *testing.T) {
 	seed := seed(t)
-	t.Parallel()
-	registry := shared.Registry(t)
-	for _, rt := range testenv.Runtimes() {
-		t.Run(rt, func(t *testing.T) {
-			t.Parallel()
-			env := testenv.Start(t, testenv.Options{Runtime: rt, Registry: registry})
-			env.Pull(testenv.Busybox)
-			run := &exitRun{env: env, ended: map[string]int32{}}
-			jobs := make(chan int)
-			var workers sync.WaitGroup
-			for i := range exitWorkers {
-				config := env.PodConfig(fmt.Sprintf("pod%d", i))
-				// Else the container's first process is one that no signal of its own kills.
-				config.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{
-					NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD},
-				}
-				pod := env.RunPod(config)
-				workers.Go(func() {
-					for n := range jobs {
-						if err := run.one(config, pod, n); err != nil {
-							run.fail(err)
-						}
-					}
-				})
-			}
-			over := make(chan struct{})
-			go func() {
-				for n := range count(t) {
-					jobs <- n
-				}
-				close(jobs)
-				workers.Wait()
-				close(over)
-			}()
-			kills := run.killUntil(over, rand.New(rand.NewPCG(seed, uint64(len(rt)))))
-			for _, err := range run.errs {
-				t.Error(err)
-			}
-			t.Logf("%d containers ended as they should, the daemon was killed %d times", len(run.ended), kills)
-		})
-	}
+	each(t, func(t *testing.T, env *testenv.Env) {
+		env.Pull(testenv.Busybox)
+		run := &exitRun{env: env, ended: map[string]int32{}}
+		kills := run.killUntil(run.all(count(t)), rand.New(rand.NewPCG(seed, 0)))
+		for _, err := range run.errs {
+			t.Error(err)
+		}
+		t.Logf("%d containers ended as they should, the daemon was killed %d times", len(run.ended), kills)
+	})
 }
 
 func count(t *testing.T) int {
@@ -91,6 +59,37 @@ type exitRun struct {
 	mu    sync.Mutex       // guards what follows
 	ended map[string]int32 // container id to exit code, as first seen
 	errs  []error
+}
+
+// all runs n containers, and closes the channel when they are over.
+func (r *exitRun) all(n int) (over chan struct{}) {
+	jobs := make(chan int)
+	var workers sync.WaitGroup
+	for i := range exitWorkers {
+		config := r.env.PodConfig(fmt.Sprintf("pod%d", i))
+		// Else the container's first process is one that no signal of its own kills.
+		config.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{
+			NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD},
+		}
+		pod := r.env.RunPod(config)
+		workers.Go(func() {
+			for n := range jobs {
+				if err := r.one(config, pod, n); err != nil {
+					r.fail(err)
+				}
+			}
+		})
+	}
+	over = make(chan struct{})
+	go func() {
+		for i := range n {
+			jobs <- i
+		}
+		close(jobs)
+		workers.Wait()
+		close(over)
+	}()
+	return over
 }
 
 func (r *exitRun) fail(err error) {

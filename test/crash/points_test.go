@@ -85,26 +85,20 @@ func operations() []operation {
 // a number, or "all".
 func TestKillAtSideEffects(t *testing.T) {
 	seed := seed(t)
-	t.Parallel()
-	registry := shared.Registry(t)
-	for _, rt := range testenv.Runtimes() {
-		t.Run(rt, func(t *testing.T) {
-			t.Parallel()
-			env := testenv.Start(t, testenv.Options{Runtime: rt, Registry: registry})
-			env.Pull(testenv.Busybox)
-			rng := rand.New(rand.NewPCG(seed, uint64(len(rt))))
-			kills, total := 0, 0
-			for _, op := range operations() {
-				n := op.try(t, env, 0)
-				total += n
-				for _, at := range choose(t, rng, n) {
-					op.try(t, env, at)
-					kills++
-				}
+	each(t, func(t *testing.T, env *testenv.Env) {
+		env.Pull(testenv.Busybox)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		kills, total := 0, 0
+		for _, op := range operations() {
+			n := op.try(t, env, 0)
+			total += n
+			for _, at := range choose(t, rng, n) {
+				op.try(t, env, at)
+				kills++
 			}
-			t.Logf("%d kills at %d side effects of %d calls", kills, total, len(operations()))
-		})
-	}
+		}
+		t.Logf("%d kills at %d side effects of %d calls", kills, total, len(operations()))
+	})
 }
 
 // try makes a call once, with the daemon killed before side effect at; 0 is

@@ -37,10 +37,8 @@ func mustGantryd(t *testing.T, env *testenv.Env, command ...string) string {
 
 // TestImagesCommand: an operator pulls, lists, inspects, verifies and prunes.
 func TestImagesCommand(t *testing.T) {
-	if testenv.Peer() {
-		t.Skip("a command of gantryd")
-	}
 	each(t, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
 		id := strings.TrimSpace(mustGantryd(t, env, "images", "pull", "busybox"))
 		wantEqual(t, "the id of a pull", imageStatus(t, env, testenv.Busybox).GetId(), lastLine(id))
 		mustGantryd(t, env, "images", "pull", testenv.Nginx)
@@ -105,10 +103,8 @@ func verifyDamaged(t *testing.T, env *testenv.Env) {
 
 // TestImagesCommandWithoutDaemon: the error says what is missing.
 func TestImagesCommandWithoutDaemon(t *testing.T) {
-	if testenv.Peer() {
-		t.Skip("a command of gantryd")
-	}
 	each(t, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
 		env.StopDaemon()
 		if out, code := gantryd(t, env, "images"); code != 1 || !strings.Contains(out, "no daemon answers") {
 			t.Errorf("exit code %d, %s", code, out)

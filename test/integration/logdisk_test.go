@@ -65,23 +65,30 @@ func TestRotationUnderLoad(t *testing.T) {
 	})
 }
 
+// mountLogDisk gives a log directory a disk of 1 MiB until unmount is called,
+// which is before the environment is checked for mounts that are left.
+func mountLogDisk(t *testing.T, dir string) (unmount func()) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("log-disk", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestFullLogDisk: a full log disk neither ends the container nor blocks it; it
 // is told in the verbose status, by the next daemon too, and is over by itself
 // when there is room again.
 func TestFullLogDisk(t *testing.T) {
 	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig podSandboxConfig) {
 		notForPeers(t)
-		if err := os.MkdirAll(podConfig.LogDirectory, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount("log-disk", podConfig.LogDirectory, "tmpfs", 0, "size=1m"); err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := unix.Unmount(podConfig.LogDirectory, unix.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
-		}()
+		defer mountLogDisk(t, podConfig.LogDirectory)()
 		filler := filepath.Join(podConfig.LogDirectory, "filler")
 		if err := os.WriteFile(filler, make([]byte, 700<<10), 0o644); err != nil {
 			t.Fatal(err)
@@ -119,17 +126,7 @@ func TestFullLogDisk(t *testing.T) {
 func TestFullLogDiskOfSilentContainer(t *testing.T) {
 	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig podSandboxConfig) {
 		notForPeers(t)
-		if err := os.MkdirAll(podConfig.LogDirectory, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount("log-disk", podConfig.LogDirectory, "tmpfs", 0, "size=1m"); err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := unix.Unmount(podConfig.LogDirectory, unix.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
-		}()
+		defer mountLogDisk(t, podConfig.LogDirectory)()
 		id := env.Run(pod, env.ContainerConfig("main", "seq 1 200000; sleep 1000"), podConfig)
 		wantProblem(t, env, id, true)
 		before := size(t, filepath.Join(podConfig.LogDirectory, "main.log"))

@@ -30,6 +30,20 @@ type terminal struct {
 	screen bytes.Buffer
 }
 
+// shellOnTerminal is crictl exec -it of a shell that has been seen to know the
+// terminal's size, and the size's change to 132 by 50.
+func shellOnTerminal(t *testing.T, env *testenv.Env, transport, container string) *terminal {
+	t.Helper()
+	x := crictlTTY(t, env, "exec", "-r", transport, "-it", container, "sh")
+	x.send("echo si''ze $(stty size)\n")
+	x.expect("size 24 80")
+	x.resize(132, 50)
+	// Sent as a size, not as input: the shell learns it when it does.
+	x.send("until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo now w''ide\n")
+	x.expect("now wide")
+	return x
+}
+
 // crictlTTY runs crictl with the arguments in a terminal of 80 by 24.
 func crictlTTY(t *testing.T, env *testenv.Env, args ...string) *terminal {
 	t.Helper()
@@ -154,13 +168,7 @@ func (x *terminal) leave() {
 func TestExecTerminal(t *testing.T) {
 	withContainer(t, func(t *testing.T, env *testenv.Env, container string) {
 		for _, transport := range []string{"spdy", "websocket"} {
-			x := crictlTTY(t, env, "exec", "-r", transport, "-it", container, "sh")
-			x.send("echo si''ze $(stty size)\n")
-			x.expect("size 24 80")
-			x.resize(132, 50)
-			// Sent as a size, not as input: the shell learns it when it does.
-			x.send("until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo now w''ide\n")
-			x.expect("now wide")
+			x := shellOnTerminal(t, env, transport, container)
 			x.send("sh -c 'trap \"echo inter\"\"rupted; exit\" INT; echo rea\"\"dy; while :; do sleep 0.1; done'\n")
 			x.expect("ready")
 			x.send("\x03")

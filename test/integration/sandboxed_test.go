@@ -158,12 +158,7 @@ func TestSandboxedSessions(t *testing.T) {
 			exec httpd -f -p 127.0.0.1:%d -h /www`, port)), podConfig)
 		awaitServer(env, container, fmt.Sprintf("http://127.0.0.1:%d/", port))
 		for _, transport := range []string{"spdy", "websocket"} {
-			x := crictlTTY(t, env, "exec", "-r", transport, "-it", container, "sh")
-			x.send("echo si''ze $(stty size)\n")
-			x.expect("size 24 80")
-			x.resize(132, 50)
-			x.send("until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo now w''ide\n")
-			x.expect("now wide")
+			x := shellOnTerminal(t, env, transport, container)
 			x.send("seq 1 20000; exit 7\n")
 			x.wait()
 			if !strings.Contains(x.text(), "\r\n19999\r\n20000\r\n") {
