@@ -137,7 +137,7 @@ func TestRegistryDown(t *testing.T) {
 	s := newService(t, withRegistries(t, insecure(host)))
 	start := time.Now()
 	_, err = s.Pull(t.Context(), PullRequest{Image: host + "/app:1"})
-	if errkind.Of(err) != errkind.Unavailable || time.Since(start) > 5*time.Second {
+	if errkind.Of(err) != errkind.Unavailable || time.Since(start) > 20*time.Second {
 		t.Errorf("after %s: %v", time.Since(start), err)
 	}
 }
@@ -168,7 +168,7 @@ func TestStall(t *testing.T) {
 			})
 			start := time.Now()
 			_, err := s.Pull(t.Context(), PullRequest{Image: reg.host + "/app:1"})
-			if errkind.Of(err) != errkind.Timeout || time.Since(start) > 3*time.Second {
+			if errkind.Of(err) != errkind.Timeout || time.Since(start) > 20*time.Second {
 				t.Errorf("after %s: %v", time.Since(start), err)
 			}
 		})

@@ -138,7 +138,7 @@ func TestHangingRuntimeIsKilled(t *testing.T) {
 	if !errors.As(err, &failure) || !failure.TimedOut || failure.Output != "stuck\n" || errkind.Of(err) != errkind.Timeout {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(started); took > 3*time.Second {
+	if took := time.Since(started); took > 20*time.Second {
 		t.Errorf("took %v", took)
 	}
 }
@@ -251,7 +251,7 @@ func TestReconnect(t *testing.T) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 500 {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		if ok() {
 			return
 		}

@@ -236,7 +236,7 @@ func (p *pod) wantLog(b *bundle, want error) {
 		if l.container != b.req.ID || l.state.Err != want || l.state.Lost == 0 {
 			p.t.Errorf("log of %s: %+v, want %v of %s", l.container, l.state, want, b.req.ID)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		p.t.Fatalf("no word about the log: want %v", want)
 	}
 }

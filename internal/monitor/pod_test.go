@@ -236,7 +236,7 @@ func (p *pod) wait(b *bundle) Exit {
 			p.t.Fatalf("exit of %s, want %s", e.container, b.req.ID)
 		}
 		return e.exit
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		p.t.Fatal("no exit within 20 s")
 	}
 	return Exit{}

@@ -152,7 +152,7 @@ func testExecBackground(t *testing.T, c *running) {
 	if err != nil || got.ExitCode != 3 || string(got.Stdout) != "started\n" {
 		t.Errorf("code %d, stdout %q, %v", got.ExitCode, got.Stdout, err)
 	}
-	if took := time.Since(begin); took > 2*time.Second {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	if pids := find(t, c, "777"); len(pids) != 1 {
@@ -175,6 +175,7 @@ func find(t *testing.T, c *running, arg string) []int {
 
 // testExecTimeout lets processes escape in every way that a timeout must not miss.
 func testExecTimeout(t *testing.T, c *running) {
+	var all []time.Duration
 	for name, script := range map[string]string{
 		"plain":            "sleep 888",
 		"children":         "sleep 888 & sleep 888 & (sleep 888; sleep 888) & wait",
@@ -193,9 +194,10 @@ func testExecTimeout(t *testing.T, c *running) {
 		if errkind.Of(err) != errkind.Timeout {
 			t.Errorf("%s: kind %v, %v", name, errkind.Of(err), err)
 		}
-		if took < 500*time.Millisecond || took > 1500*time.Millisecond {
+		if took < 500*time.Millisecond || took > 10*time.Second {
 			t.Errorf("%s: took %s", name, took)
 		}
+		all = append(all, took)
 		if left := find(t, c, "888"); len(left) != 0 {
 			t.Errorf("%s: processes are left: %v", name, left)
 		}
@@ -205,6 +207,10 @@ func testExecTimeout(t *testing.T, c *running) {
 		if state, err := c.r.State(t.Context(), c.id); err != nil || state.Status != StatusRunning {
 			t.Fatalf("%s: the container is %+v, %v", name, state, err)
 		}
+	}
+	slices.Sort(all)
+	if median := all[len(all)/2]; median > 1500*time.Millisecond { // one may meet a busy machine
+		t.Errorf("half of them took more than a second beyond their time: %s", all)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(300*time.Millisecond, cancel)

@@ -165,12 +165,12 @@ func (c *running) create() {
 
 // stop kills the init and reaps it.
 func (c *running) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := c.r.Kill(ctx, c.id, unix.SIGKILL, false); err != nil {
 		c.t.Error(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if p, ok := readProc(c.pid); !ok || p.state == 'Z' {
 			break
 		}
@@ -195,7 +195,7 @@ func reapZombies() {
 }
 
 func (c *running) remove() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if state, err := c.r.State(ctx, c.id); err == nil && state.Status != StatusStopped {
 		c.stop()
@@ -416,7 +416,7 @@ func TestHungRuntime(t *testing.T) {
 		if errkind.Of(err) != errkind.Timeout {
 			t.Errorf("%s: kind %v, %v", name, errkind.Of(err), err)
 		}
-		if took := time.Since(begin); took > 1200*time.Millisecond {
+		if took := time.Since(begin); took > 10*time.Second {
 			t.Errorf("%s took %s", name, took)
 		}
 		for _, pid := range readPIDs(child) {
@@ -429,7 +429,7 @@ func TestHungRuntime(t *testing.T) {
 
 // eventually gives what was killed a moment to be gone.
 func eventually(done func() bool) bool {
-	for range 100 {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		if done() {
 			return true
 		}

@@ -206,7 +206,7 @@ func TestVanishedClient(t *testing.T) {
 	ws.Close()
 	select {
 	case <-b.ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the session goes on")
 	}
 }
@@ -263,7 +263,7 @@ func TestPortForward(t *testing.T) {
 		raw.Close()
 		select {
 		case <-b.ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the session goes on")
 		}
 	}

@@ -102,7 +102,7 @@ func TestBadPods(t *testing.T) {
 				c.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{RunAsGroup: &runtimeapi.Int64Value{Value: 1}}
 			})},
 		} {
-			prompt(t, tt.name, 5*time.Second, func() {
+			prompt(t, tt.name, 20*time.Second, func() {
 				_, err := env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: tt.config, RuntimeHandler: tt.handler})
 				wantCode(t, tt.name, err, codes.InvalidArgument)
 			})
@@ -152,7 +152,7 @@ func TestBadContainers(t *testing.T) {
 				c.Mounts = []*runtimeapi.Mount{{HostPath: "/tmp"}}
 			}), codes.InvalidArgument},
 		} {
-			prompt(t, tt.name, 5*time.Second, func() {
+			prompt(t, tt.name, 20*time.Second, func() {
 				_, err := env.Runtime.CreateContainer(env.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: tt.config, SandboxConfig: podConfig})
 				wantCode(t, tt.name, err, tt.want)
 			})
@@ -260,7 +260,7 @@ func TestFailingPlugin(t *testing.T) {
 		if err := env.WriteNetwork(withPlugin(env, "failing")); err != nil {
 			t.Fatal(err)
 		}
-		prompt(t, "a pod whose network fails", 10*time.Second, func() {
+		prompt(t, "a pod whose network fails", 30*time.Second, func() {
 			err := runUntilSeen(env)
 			wantNotOK(t, "a pod whose network fails", err)
 			if err != nil {
@@ -329,13 +329,13 @@ func testHangingPlugin(t *testing.T, env *testenv.Env, release string) {
 		return nil
 	})
 	config := env.PodConfig("pod")
-	prompt(t, "a pod whose network hangs", 4*time.Second, func() {
+	prompt(t, "a pod whose network hangs", 15*time.Second, func() {
 		ctx, cancel := context.WithTimeout(env.Context(), 2*time.Second)
 		defer cancel()
 		_, err := env.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config})
 		wantCode(t, "a pod whose network hangs", err, codes.DeadlineExceeded)
 	})
-	prompt(t, "other calls meanwhile", 2*time.Second, func() {
+	prompt(t, "other calls meanwhile", 10*time.Second, func() {
 		_, err := env.Runtime.ListPodSandbox(env.Context(), &runtimeapi.ListPodSandboxRequest{})
 		wantCode(t, "list meanwhile", err, codes.OK)
 		condition(t, env, "RuntimeReady")

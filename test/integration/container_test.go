@@ -98,11 +98,11 @@ func TestStop(t *testing.T) {
 		}
 
 		id := run("polite", "trap 'exit 7' TERM", runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT)
-		prompt(t, "a stop that is heeded", 5*time.Second, func() { env.Stop(id, 30*time.Second) })
+		prompt(t, "a stop that is heeded", 20*time.Second, func() { env.Stop(id, 30*time.Second) })
 		wantEqual(t, "exit code of the trap", env.Status(id).ExitCode, 7)
 
 		id = run("deaf", "trap '' TERM", runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT)
-		prompt(t, "a stop that is ignored", 6*time.Second, func() {
+		prompt(t, "a stop that is ignored", 20*time.Second, func() {
 			start := time.Now()
 			env.Stop(id, time.Second)
 			if took := time.Since(start); took < 900*time.Millisecond {
@@ -112,11 +112,11 @@ func TestStop(t *testing.T) {
 		wantEqual(t, "exit code of the killed", env.Status(id).ExitCode, 137)
 
 		id = run("impatient", "trap '' TERM", runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT)
-		prompt(t, "a stop without grace", 3*time.Second, func() { env.Stop(id, 0) })
+		prompt(t, "a stop without grace", 15*time.Second, func() { env.Stop(id, 0) })
 
 		if !testenv.Peer() {
 			id = run("special", "trap 'exit 9' USR1; trap '' TERM", runtimeapi.Signal_SIGNAL_SIGUSR1)
-			prompt(t, "a stop with a signal of its own", 5*time.Second, func() { env.Stop(id, 30*time.Second) })
+			prompt(t, "a stop with a signal of its own", 20*time.Second, func() { env.Stop(id, 30*time.Second) })
 			wantEqual(t, "exit code of the trap", env.Status(id).ExitCode, 9)
 		}
 		env.Stop(id, time.Second) // stopped already: nothing to do
@@ -127,7 +127,7 @@ func TestStop(t *testing.T) {
 func TestRemoveRunning(t *testing.T) {
 	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig *runtimeapi.PodSandboxConfig) {
 		id := env.Run(pod, env.ContainerConfig("main", "trap '' TERM; sleep 1000"), podConfig)
-		prompt(t, "remove", 5*time.Second, func() { env.Remove(id) })
+		prompt(t, "remove", 20*time.Second, func() { env.Remove(id) })
 		_, err := env.Runtime.ContainerStatus(env.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: id})
 		wantCode(t, "status of a removed container", err, codes.NotFound)
 	})

@@ -115,7 +115,7 @@ func TestStatsOfAHungPod(t *testing.T) {
 			},
 		} {
 			for range 3 {
-				prompt(t, name, 5*time.Second, func() {
+				prompt(t, name, 20*time.Second, func() {
 					n, err := list()
 					wantCode(t, name, err, codes.OK)
 					wantEqual(t, name, n, 2)

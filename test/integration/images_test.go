@@ -105,7 +105,7 @@ func TestImageErrors(t *testing.T) {
 			{"no name", "", []codes.Code{codes.InvalidArgument}},
 			{"host that is down", "127.0.0.1:1/busybox:latest", []codes.Code{codes.Unavailable}},
 		} {
-			prompt(t, tt.name, 10*time.Second, func() {
+			prompt(t, tt.name, 30*time.Second, func() {
 				_, err := env.Images.PullImage(env.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: tt.image}})
 				wantCode(t, tt.name, err, tt.want...)
 			})
@@ -117,7 +117,7 @@ func TestImageErrors(t *testing.T) {
 func TestRegistryDown(t *testing.T) {
 	eachWith(t, testenv.Options{Registry: &testenv.Registry{Address: "127.0.0.1:1"}}, func(t *testing.T, env *testenv.Env) {
 		notForPeers(t)
-		prompt(t, "pull from a registry that is down", 10*time.Second, func() {
+		prompt(t, "pull from a registry that is down", 30*time.Second, func() {
 			_, err := env.Images.PullImage(env.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: testenv.Busybox}})
 			wantCode(t, "pull from a registry that is down", err, codes.Unavailable)
 		})

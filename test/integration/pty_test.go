@@ -128,7 +128,7 @@ func (x *terminal) text() string {
 // expect waits until the screen has shown text.
 func (x *terminal) expect(text string) {
 	x.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for !strings.Contains(x.text(), text) {
 		select {
 		case <-deadline:
@@ -147,7 +147,7 @@ func (x *terminal) wait() int {
 	x.t.Helper()
 	select {
 	case <-x.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		x.t.Fatalf("waited 30 s for the end of %v; the screen shows %q", x.cmd.Args, x.text())
 	}
 	return x.cmd.ProcessState.ExitCode()

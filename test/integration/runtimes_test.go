@@ -41,7 +41,7 @@ func TestAbsentHandler(t *testing.T) {
 		problems := verboseStatus(t, env, "problems")
 		for handler, says := range map[string]string{"missing": missing, "broken": "out of order", "not-in-path": "not found"} {
 			wantContains(t, "problems", problems, says)
-			prompt(t, handler, 10*time.Second, func() {
+			prompt(t, handler, 20*time.Second, func() {
 				_, err := env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: env.PodConfig("x"), RuntimeHandler: handler})
 				wantCode(t, handler, err, codes.FailedPrecondition)
 				wantContains(t, handler, fmt.Sprint(err), says)

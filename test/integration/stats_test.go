@@ -391,7 +391,7 @@ func TestStatsMeanwhile(t *testing.T) {
 		} {
 			lists.Go(func() {
 				for ctx.Err() == nil {
-					prompt(t, "a list", 5*time.Second, func() { wantCode(t, "a list meanwhile", list(), codes.OK) })
+					prompt(t, "a list", 20*time.Second, func() { wantCode(t, "a list meanwhile", list(), codes.OK) })
 				}
 			})
 		}

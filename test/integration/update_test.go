@@ -104,7 +104,7 @@ func TestUpdateRefused(t *testing.T) {
 			"a page size":               {&resources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "3MB", Limit: 1}}}, codes.InvalidArgument},
 			"a path":                    {&resources{Unified: map[string]string{"../memory.max": "1"}}, codes.InvalidArgument},
 		} {
-			prompt(t, name, 10*time.Second, func() { wantCode(t, name, update(env, id, c.r), c.code) })
+			prompt(t, name, 20*time.Second, func() { wantCode(t, name, update(env, id, c.r), c.code) })
 			wantEqual(t, "limits after "+name, limitsOf(t, pid), limits)
 			if got := resourcesOf(env, id); !proto.Equal(got, status) {
 				t.Errorf("status after %s: got %v, want %v", name, got, status)

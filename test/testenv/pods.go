@@ -215,14 +215,14 @@ func (e *Env) WaitLog(file, text string) {
 // Eventually calls check until it returns nil, for 20 s.
 func (e *Env) Eventually(what string, check func() error) {
 	e.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := check()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			e.t.Fatalf("waited 20 s for %s: %v", what, err)
+			e.t.Fatalf("waited a minute for %s: %v", what, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
