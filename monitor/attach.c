@@ -1,9 +1,7 @@
 #include "attach.h"
 
 #include <endian.h>
-#include <linux/sockios.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "sys.h"
@@ -39,57 +37,6 @@ static bool owes(const struct attachment *a)
 	return a->first || a->lost > 0 || a->ended != 0 || a->exited;
 }
 
-bool attach_holds(const struct container *c)
-{
-	return c->holders > 0;
-}
-
-/* Lets the container's output come again, as far as this client goes. */
-static void release(struct monitor *m, struct attachment *a)
-{
-	struct container *c = a->container;
-
-	if (!a->holding)
-		return;
-	a->holding = false;
-	c->holders--;
-	stream_resume(m, &c->out);
-	stream_resume(m, &c->err);
-}
-
-/* Accounts for the time that the client has held the container up since it was
- * judged last, and for what it has read meanwhile. */
-static void judge(struct monitor *m, struct attachment *a)
-{
-	uint64_t spent = a->holding ? m->now - a->judged : 0;
-	int queued = 0;
-
-	/* What the kernel has queued counts some bytes more than were sent. */
-	if (ioctl(a->client->source.fd, SIOCOUTQ, &queued) == 0 && a->sent > a->read + (uint64_t)queued) {
-		uint64_t earned = (a->sent - a->read - (uint64_t)queued) / HOLD_RATE;
-
-		a->credit += earned;
-		a->read += earned * HOLD_RATE;
-	}
-	a->credit = a->credit > spent ? a->credit - spent : 0;
-	if (a->credit > HOLD_MS)
-		a->credit = HOLD_MS;
-	a->judged = m->now;
-	a->due = m->now + a->credit;
-}
-
-/* Holds the container up until there is room. False: the client has no credit. */
-static bool hold(struct monitor *m, struct attachment *a)
-{
-	judge(m, a);
-	if (a->credit == 0)
-		return false;
-	a->holding = true;
-	a->container->holders++;
-	loop_at(m, a->due);
-	return true;
-}
-
 static void drop_unsent(struct attachment *a)
 {
 	while (a->first) {
@@ -108,7 +55,7 @@ static bool keep(struct monitor *m, struct attachment *a, uint8_t kind, const ch
 	bool running = a->container->state == GM_STATE_RUNNING;
 	struct unsent *p;
 
-	if (a->unsent + len > UNSENT_MAX || (running && !a->holding && !hold(m, a)))
+	if (a->unsent + len > UNSENT_MAX || (running && !a->holding && !hold_begin(m, a)))
 		return false;
 	p = malloc(sizeof(*p) + len);
 	if (!p)
@@ -128,7 +75,7 @@ static bool keep(struct monitor *m, struct attachment *a, uint8_t kind, const ch
 /* The client had its time: what has no room is dropped. */
 static void give_up(struct monitor *m, struct attachment *a)
 {
-	release(m, a);
+	hold_release(m, a);
 	a->lost += a->unsent;
 	drop_unsent(a);
 	attach_watch(m, a);
@@ -141,25 +88,14 @@ static void stop_sending(struct monitor *m, struct attachment *a)
 	a->lost = 0;
 	a->ended = 0;
 	drop_unsent(a);
-	release(m, a);
-}
-
-static void hold_timer(struct monitor *m, struct attachment *a)
-{
-	if (!a->holding)
-		return;
-	if (m->now >= a->due)
-		judge(m, a);
-	if (a->credit == 0)
-		give_up(m, a);
-	else
-		loop_at(m, a->due);
+	hold_release(m, a);
 }
 
 void attach_timers(struct monitor *m, struct container *c)
 {
 	for (struct attachment *a = c->attachments; a; a = a->next)
-		hold_timer(m, a);
+		if (a->holding && !hold_goes_on(m, a))
+			give_up(m, a);
 }
 
 void attach_watch(struct monitor *m, struct attachment *a)
@@ -229,8 +165,8 @@ static void settle(struct monitor *m, struct attachment *a)
 	int rc = send_unsent(a);
 
 	if (rc == 0) {
-		judge(m, a);
-		release(m, a);
+		hold_judge(m, a);
+		hold_release(m, a);
 	}
 	if (rc == 0 && a->lost > 0)
 		rc = send_lost(a);
@@ -249,6 +185,8 @@ static void settle(struct monitor *m, struct attachment *a)
 
 static void send_output(struct monitor *m, struct attachment *a, uint8_t kind, const char *data, size_t len)
 {
+	if (m->now != a->judged)
+		hold_judge(m, a);
 	/* Once something is lost, all is until the socket is mostly empty:
 	 * one gap instead of many. */
 	while (len > 0 && a->lost == 0) {
@@ -307,7 +245,7 @@ void attach_exited(struct monitor *m, struct container *c)
 		struct attachment *a = c->attachments;
 
 		c->attachments = a->next;
-		release(m, a);
+		hold_release(m, a);
 		a->container = NULL;
 		a->exited = true;
 		a->exit = c->exit;
@@ -333,7 +271,7 @@ void attach_end(struct monitor *m, struct client *client)
 		while (*at != a)
 			at = &(*at)->next;
 		*at = a->next;
-		release(m, a);
+		hold_release(m, a);
 		stdin_client_ended(m, a);
 	}
 	free(a);
@@ -407,7 +345,8 @@ void attach_handle(struct monitor *m, const struct call *call, struct container 
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	a->last = &a->first;
-	a->credit = HOLD_MS;
+	a->credit = HOLD_FIRST_MS;
+	a->judged = m->now;
 	a->client = call->client;
 	a->container = c;
 	a->flags = flags & ALL_STREAMS;

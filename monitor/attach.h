@@ -4,13 +4,14 @@
  * What a client does not read in time stays in its socket's buffer of
  * ATTACH_BUFFER bytes. When that is full the container's output is not read for
  * a moment, so that a client which reads as fast as it can misses nothing. This
- * moment is bounded: a client has credit for HOLD_MS, spends it while the
- * container is held up, and earns more, up to the same bound, by what it reads,
- * at HOLD_RATE. So one that reads faster is always waited for, and one that is
- * stuck holds the container up for HOLD_MS in all. When the credit is spent,
- * output is dropped for this client alone until it has read most of what it has,
- * and a LOST packet tells how much that was. Nothing is dropped for want of time
- * once the container has exited: there is nothing left to hold up.
+ * moment is bounded by the client's credit: milliseconds, HOLD_MS at most, that
+ * it earns by what it reads, at HOLD_RATE, and that pass while it has something
+ * to read; as many may be owed. So one that reads faster is waited for, and one
+ * that is slower, or stuck, has none but what all have at first, HOLD_FIRST_MS,
+ * for a reader that has yet to begin. Without credit, output is dropped for this
+ * client alone until it has read most of what it has, and a LOST packet tells how
+ * much that was. Nothing is dropped for want of time once the container has
+ * exited: there is nothing left to hold up.
  *
  * Input goes the other way with back pressure: while the container does not
  * read, neither do we.
@@ -24,6 +25,7 @@
 /* The kernel doubles it, for what it needs itself. */
 #define ATTACH_BUFFER (4 * 1024 * 1024)
 #define HOLD_MS 500
+#define HOLD_FIRST_MS 50
 /* Bytes a millisecond: 4 MiB/s. */
 #define HOLD_RATE (4 * 1024)
 /* The most that is kept for a client beside its socket's buffer: what a read
@@ -45,9 +47,9 @@ struct attachment {
 	struct unsent *first, **last; /* packets for which there was no room */
 	size_t unsent;		      /* their bytes */
 	bool holding;		      /* it holds the container's output up */
-	uint64_t judged;	      /* while holding: when its credit was judged last */
-	uint64_t due;		      /* while holding: when it is judged next */
-	uint64_t credit;	      /* milliseconds for which it may hold it up */
+	bool behind;		      /* it had something to read when it was judged last */
+	uint64_t judged;	      /* when its credit was judged last */
+	int64_t credit;		      /* milliseconds for which it may hold it up, or that it owes */
 	uint64_t sent, read;	      /* bytes in all, as of then */
 	uint64_t lost;	/* bytes dropped since the last LOST packet */
 	uint8_t *input; /* input that the container has not taken yet */
@@ -80,6 +82,18 @@ void attach_stream_ended(struct monitor *m, struct container *c, uint8_t kind);
 
 /* The container has exited: says so and ends all its attachments. */
 void attach_exited(struct monitor *m, struct container *c);
+
+/* Credit (hold.c). */
+
+/* Holds the container up until there is room. False: the client has no credit. */
+bool hold_begin(struct monitor *m, struct attachment *a);
+/* Whether it may hold it up longer. */
+bool hold_goes_on(struct monitor *m, struct attachment *a);
+/* Lets the container's output come again, as far as this client goes. */
+void hold_release(struct monitor *m, struct attachment *a);
+/* Accounts for the time since the client was judged last, if it had something to
+ * read in it, and for what it has read meanwhile. */
+void hold_judge(struct monitor *m, struct attachment *a);
 
 /* Standard input (stdin.c). */
 

@@ -165,7 +165,8 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 	return w.Buffer.Write(p)
 }
 
-// A client that never reads, or reads slowly, holds nobody up for long, and
+// A client that never reads, or reads slowly, holds nobody up (for how long at
+// most, monitor/tests/test_attach.c shows by a clock of its own), and
 // learns what it has missed. One that reads as fast as it can misses nothing.
 func TestSlowClient(t *testing.T) {
 	p := newPod(t, "crun")
@@ -228,7 +229,7 @@ func TestSlowClient(t *testing.T) {
 // what is kept for it.
 func TestOutputForALateClient(t *testing.T) {
 	p := newPod(t, "crun")
-	const size = 5 << 20
+	const size = 1 << 20
 	b := p.bundle("/bin/sh", "-c", fmt.Sprintf("/bin/busybox head -c %d /dev/zero", size))
 	p.create(b)
 	s := p.attach(b, allStreams)

@@ -107,7 +107,7 @@ func (p *pod) shutdown(ctx context.Context) {
 	default:
 	}
 	var err error
-	for range 100 { // until the last container's end has been noticed
+	for range 3000 { // until the last container's end has been noticed
 		if err = p.client.Shutdown(ctx); err == nil {
 			break
 		}
@@ -118,7 +118,7 @@ func (p *pod) shutdown(ctx context.Context) {
 		unix.Kill(p.client.PID(), unix.SIGKILL)
 	}
 	<-p.client.Done()
-	for range 100 {
+	for range 3000 {
 		// The node's init may take its time to reap it.
 		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.client.PID())); err != nil {
 			return
