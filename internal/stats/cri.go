@@ -152,7 +152,11 @@ func (u *usage) add(o usage) {
 func (c *Collector) processes(p *Pod, s *scratch) *runtimeapi.ProcessUsage {
 	out := &runtimeapi.ProcessUsage{Timestamp: time.Now().UnixNano()}
 	parts := min(len(p.Parts), 1)
-	if tasks, ok := c.tasks(p.Cgroup, s); ok && !p.Shared && tasks == uint64(len(p.Parts)+len(p.Containers)) {
+	places := parts + len(p.Containers)
+	if c.opts.Node.CgroupV2 {
+		places = len(p.Parts) + len(p.Containers) // on version 1 only these two count tasks
+	}
+	if tasks, ok := c.tasks(p.Cgroup, s); ok && !p.Shared && tasks == uint64(places) {
 		out.ProcessCount = value(uint64(parts + len(p.Containers)))
 		return out
 	}

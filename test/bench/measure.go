@@ -38,6 +38,7 @@ const (
 	listStats   = "ListContainerStats, N pods"
 	podStats    = "ListPodSandboxStats, N pods"
 	podMetrics  = "ListPodSandboxMetrics, N pods"
+	rawMetrics  = "- until all has come, not decoded"
 	restart     = "SIGKILL with N pods, start: all listed"
 	pullNginx   = "pull nginx, 7 MB"
 	pullGzip    = "pull 97 MB, gzip, 2 layers"

@@ -107,6 +107,9 @@ func (b *bench) lists(ctx context.Context, s *server) error {
 		{podMetrics, func(ctx context.Context) (time.Duration, error) {
 			return call(ctx, s, s.runtime.ListPodSandboxMetrics, &runtimeapi.ListPodSandboxMetricsRequest{})
 		}},
+		{rawMetrics, func(ctx context.Context) (time.Duration, error) {
+			return call(ctx, s, s.runtime.ListPodSandboxMetrics, &runtimeapi.ListPodSandboxMetricsRequest{}, undecoded())
+		}},
 	}
 	lacking := map[string]bool{}
 	for range b.plan.lists {

@@ -131,9 +131,9 @@ func (p *pod) exec(ctx context.Context) (time.Duration, error) {
 }
 
 // call times one call; its error names the server and the request.
-func call[Request, Response any](ctx context.Context, s *server, method func(context.Context, *Request, ...grpc.CallOption) (*Response, error), request *Request) (time.Duration, error) {
+func call[Request, Response any](ctx context.Context, s *server, method func(context.Context, *Request, ...grpc.CallOption) (*Response, error), request *Request, opts ...grpc.CallOption) (time.Duration, error) {
 	return timed(ctx, s, func(ctx context.Context) error {
-		_, err := method(ctx, request)
+		_, err := method(ctx, request, opts...)
 		if err != nil {
 			err = fmt.Errorf("%s: %T: %w", s.name, request, err)
 		}

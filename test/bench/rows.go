@@ -96,6 +96,7 @@ func lines() []line {
 		{listStats, "ms", &budget{"", 40, false}},
 		{podStats, "ms", &budget{"", 40, false}},
 		{podMetrics, "ms", &budget{"", 40, false}},
+		{rawMetrics, "ms", nil},
 		{restart, "s", &budget{"", 1, false}},
 		{pullNginx, "ms", nil},
 		{pullGzip, "ms", &budget{bare, 1.3, false}},
