@@ -104,12 +104,14 @@ static int make_detached(const struct mount_request *m, struct text *error)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Whether this kernel takes lower directories one by one. */
+/* Whether this kernel takes lower directories one by one. Before Linux 6.5 it
+ * takes any word here, and refuses the mount. */
 static bool has_lowerdir_plus(const struct mount_request *m)
 {
 	AUTO_CLOSE int fs = call_fsopen("overlay");
 
-	return fs >= 0 && (set_path(fs, "lowerdir+", m->lower[0]) != -EINVAL);
+	return fs >= 0 && call_fsconfig(fs, FSCONFIG_SET_FLAG, "no-such-option", NULL) < 0 &&
+	       set_path(fs, "lowerdir+", m->lower[0]) != -EINVAL;
 }
 
 /* Adds a directory to an option text; by another name if need be. */
