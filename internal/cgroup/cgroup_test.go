@@ -84,9 +84,12 @@ func TestKillAllAndRemove(t *testing.T) {
 	if err := Create(f, path+"/a/b"); err != nil {
 		t.Errorf("a second Create: %v", err)
 	}
+	if err := Create(f, path+"/other"); err != nil { // version 2 has processes in leaves only
+		t.Fatal(err)
+	}
 	// A cgroup with children, one of which ignores SIGTERM and left its session.
 	start(t, f, path+"/a/b", `trap "" TERM; setsid sleep 1000 & sleep 1000 & echo; wait`)
-	start(t, f, path, `echo; sleep 1000`)
+	start(t, f, path+"/other", `echo; sleep 1000`)
 	pids, err := Procs(f, path)
 	if err != nil || len(pids) < 4 {
 		t.Fatalf("Procs = %v, %v; want at least 4", pids, err)
