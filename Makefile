@@ -11,7 +11,7 @@
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: all build programs tools install demo run test unit c-test integration critest lint bench fuzz clean
+.PHONY: all build programs tools install demo run test unit c-test integration critest test-vm lint bench fuzz clean
 
 TAGS    := containers_image_openpgp exclude_graphdriver_btrfs
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0.1.0-dev)
@@ -122,6 +122,14 @@ lint: programs
 	bin/staticcheck -tags "$(subst $() ,$(comma),$(TAGS))" ./...
 
 comma := ,
+
+# In a virtual machine with systemd, cgroup v2 and AppArmor: what machines
+# without them can't show. WHAT names other tests.
+WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|Resources|Slice|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged'
+test-vm: install
+	@test/setup/install.sh vm
+	@$(MAKE) --no-print-directory build tools
+	TAGS="$(TAGS)" test/vm/test.sh $(WHAT)
 
 bench: install
 	@$(MAKE) --no-print-directory build

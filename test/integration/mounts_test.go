@@ -71,6 +71,7 @@ func testPropagation(t *testing.T, env *testenv.Env, pod string, podConfig *runt
 	config.Mounts = []*runtimeapi.Mount{{HostPath: host, ContainerPath: "/v", Propagation: mode}}
 	config.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{
 		Capabilities: &runtimeapi.Capability{AddCapabilities: []string{"SYS_ADMIN"}},
+		Apparmor:     &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, // the default one forbids mounting
 	}
 	id := env.Run(pod, config, podConfig)
 

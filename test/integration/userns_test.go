@@ -165,6 +165,7 @@ func TestUserNamespaceRights(t *testing.T) {
 		pod := env.RunPod(podConfig)
 		config := usernsContainer(env, "main", "sleep 1000")
 		config.Linux.SecurityContext.Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"NET_ADMIN", "SYS_ADMIN"}}
+		config.Linux.SecurityContext.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined} // the default one forbids mounting
 		config.Mounts = []*runtimeapi.Mount{{HostPath: env.RunRoot, ContainerPath: "/node"}}
 		id := env.Run(pod, config, podConfig)
 		env.Exec(id, "ip link add d0 type dummy 2>/dev/null || ip link set lo mtu 1400")
