@@ -302,6 +302,11 @@ func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) ima
 		Store:             store,
 		RegistriesConf:    cfg.RegistriesConf,
 		Policy:            cfg.Policy,
+		PolicyDir:         cfg.PolicyDir,
+		CertsDir:          cfg.CertsDir,
+		RegistriesDir:     cfg.SignaturesDir,
+		DecryptionKeysDir: cfg.DecryptionKeysPath,
+		Pinned:            slices.Clone(cfg.PinnedImages),
 		RegistriesConfDir: cfg.RegistriesConf + ".d",
 		AuthFile:          cfg.AuthFile,
 		TempDir:           filepath.Join(cfg.Root, "tmp"),
@@ -311,7 +316,7 @@ func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) ima
 		Log:               log,
 	}
 	if cfg.PauseImage != "" {
-		o.Pinned = []string{cfg.PauseImage}
+		o.Pinned = append(o.Pinned, cfg.PauseImage)
 	}
 	return o
 }

@@ -63,6 +63,14 @@ func notEmpty(list []string) error {
 	return nil
 }
 
+// imagePattern accepts what may name images: a name, or one with *.
+func imagePattern(s string) error {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return fmt.Errorf("want an image's name, or a pattern with *, have %q", s)
+	}
+	return nil
+}
+
 // host accepts an address or a host name to listen on, without a port.
 func host(s string) error {
 	if _, err := netip.ParseAddr(s); err == nil {

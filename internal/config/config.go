@@ -26,7 +26,12 @@ type Config struct {
 
 	RegistriesConf       string
 	Policy               string
-	AuthFile             string // "" means none
+	PolicyDir            string // "" means none
+	CertsDir             string
+	SignaturesDir        string
+	DecryptionKeysPath   string   // "" means none
+	PinnedImages         []string // names, or patterns with *
+	AuthFile             string   // "" means none
 	PullStallTimeout     time.Duration
 	MaxParallelDownloads int
 

@@ -1,10 +1,15 @@
 package image
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"net/url"
+	"path/filepath"
 	"strings"
 
+	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/pkg/tlsclientconfig"
 	"go.podman.io/image/v5/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -61,6 +66,28 @@ func (c *credentials) apply(sys *types.SystemContext, registry string, only bool
 		sys.DockerAuthConfig = &login
 		sys.DockerBearerRegistryToken = c.token
 	}
+}
+
+// credentials are added to an endpoint's configuration, where the request has
+// none for it and a helper knows them.
+func (f *streamFetcher) credentials(ctx context.Context, c candidate, from endpoint) (*types.SystemContext, func(), error) {
+	host, _, _ := strings.Cut(from.repo, "/")
+	if err := checkCertificates(filepath.Join(from.sys.DockerPerHostCertDirPath, host)); err != nil {
+		return nil, nil, err
+	}
+	if from.sys.DockerAuthConfig != nil && host == reference.Domain(c.ref) {
+		return from.sys, func() {}, nil
+	}
+	return f.files.withHelper(ctx, from.sys, host)
+}
+
+// checkCertificates reads what certs.d has for a registry, as the library will,
+// to say whose mistake it is when it can't be used.
+func checkCertificates(dir string) error {
+	if err := tlsclientconfig.SetupCertificates(dir, &tls.Config{}); err != nil {
+		return errkind.Errorf(errkind.Precondition, "certificates in %s: %w", dir, err)
+	}
+	return nil
 }
 
 // serverHost is the registry of a server address, which may be a host, a URL,

@@ -2,13 +2,11 @@ package image
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
-	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
@@ -79,22 +77,6 @@ func (c configFiles) reload() error {
 		return errkind.Errorf(errkind.Precondition, "registries configuration: %w", err)
 	}
 	return nil
-}
-
-// policy reads the policy; destroy releases it.
-func (c configFiles) policy() (_ *signature.PolicyContext, destroy func(), _ error) {
-	policy := &signature.Policy{Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}}
-	if c.o.Policy != "" && !(c.o.Policy == DefaultPolicy && missing(c.o.Policy)) {
-		var err error
-		if policy, err = signature.NewPolicyFromFile(c.o.Policy); err != nil {
-			return nil, nil, errkind.Errorf(errkind.Precondition, "signature policy %s: %w", c.o.Policy, err)
-		}
-	}
-	pc, err := signature.NewPolicyContext(policy)
-	if err != nil {
-		return nil, nil, fmt.Errorf("signature policy %s: %w", c.o.Policy, err)
-	}
-	return pc, func() { _ = pc.Destroy() }, nil
 }
 
 func orDefault(path, otherwise string) string {

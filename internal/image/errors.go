@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,12 +20,22 @@ import (
 	"github.com/gantry-cri/gantry/internal/errkind"
 )
 
-// denied is the error of a policy that did not allow an image.
-func denied(err error) error {
-	if err == nil {
-		return errkind.Errorf(errkind.Denied, "not allowed")
+// ErrPolicy is wrapped where a signature policy does not allow an image.
+var ErrPolicy = errors.New("refused by the signature policy")
+
+// refused is the error of a policy that did not allow an image. Where a server
+// of signatures can't be reached that is what is said; whatever else stands
+// against an image is a refusal.
+func refused(err error) error {
+	err = classify(err)
+	switch errkind.Of(err) {
+	case errkind.Unavailable, errkind.Timeout, errkind.Exhausted:
+		return fmt.Errorf("signatures: %w", err)
 	}
-	return err
+	if err == nil {
+		return errkind.Wrap(errkind.Denied, ErrPolicy)
+	}
+	return errkind.Errorf(errkind.Denied, "%w: %w", ErrPolicy, err)
 }
 
 // classify gives the failure of a transfer its kind.
@@ -103,9 +114,11 @@ func networkKind(err error) errkind.Kind {
 		timeout net.Error
 	)
 	switch {
+	case errors.As(err, &op) && op.Op == "remote error": // crypto/tls: the registry's alert
+		return errkind.Denied
 	case errors.As(err, &request), errors.As(err, &op), errors.As(err, &dns), errors.As(err, &cert):
 		return errkind.Unavailable
-	case errors.As(err, &timeout), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, io.ErrUnexpectedEOF):
 		return errkind.Unavailable
 	}
 	return errkind.Other

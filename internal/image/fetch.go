@@ -72,7 +72,12 @@ func (f *streamFetcher) attempt(ctx context.Context, c candidate, from endpoint,
 	p.from(from.repo)
 	ctx, w := newWatch(ctx, f.o.StallTimeout, p)
 	defer w.close()
-	c.sys = from.sys
+	sys, done, err := f.credentials(ctx, c, from)
+	if err != nil {
+		return storage.Image{}, fmt.Errorf("%s: %w", c.ref, err)
+	}
+	defer done()
+	c.sys = sys
 	retry := f.retry
 	if !from.last {
 		retry.attempts = mirrorAttempts
@@ -87,11 +92,10 @@ func (f *streamFetcher) attempt(ctx context.Context, c candidate, from endpoint,
 // transfer stores the image, without a name, and returns its record and the
 // names it shall have.
 func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier, w *watch) (rec storage.ImageRecord, names []string, err error) {
-	policy, destroy, err := f.files.policy()
+	policy, err := readPolicy(c.policy)
 	if err != nil {
 		return rec, nil, err
 	}
-	defer destroy()
 	src, err := f.open(ctx, c, retry, w)
 	if err != nil {
 		return rec, nil, err
@@ -105,10 +109,11 @@ func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier
 		return rec, nil, err
 	}
 	// Before anything else of the image is read.
-	if allowed, err := policy.IsRunningImageAllowed(ctx, found.unparsed); err != nil || !allowed {
-		return rec, nil, fmt.Errorf("refused by the signature policy: %w", denied(err))
+	if err := f.allow(ctx, found, policy, w); err != nil {
+		return rec, nil, err
 	}
 	jobs, rec, err := found.describe(ctx, c.sys)
+	rec.Signatures = f.signatures(ctx, found)
 	if err != nil {
 		return rec, nil, err
 	}

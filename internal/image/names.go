@@ -88,8 +88,9 @@ func (s *Service) localNames(ref string) ([]reference.Named, error) {
 
 // candidate is one place to pull an image from.
 type candidate struct {
-	ref reference.Named // with a tag or a digest, not both
-	sys *types.SystemContext
+	ref    reference.Named // with a tag or a digest, not both
+	sys    *types.SystemContext
+	policy string // file of the signature policy
 }
 
 // candidates are the places to try, in order.
@@ -112,7 +113,7 @@ func (s *Service) candidates(r PullRequest) ([]candidate, error) {
 	for _, named := range names {
 		sys := s.files.system()
 		creds.apply(sys, reference.Domain(named), len(names) == 1)
-		list = append(list, candidate{trimTagOfDigested(named), sys})
+		list = append(list, candidate{trimTagOfDigested(named), sys, r.policy})
 	}
 	return list, nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // Pull fetches an image and returns it. Concurrent calls for one name with
-// the same credentials share one transfer; it goes on when ctx ends, and a
+// the same credentials and policy share one transfer; it goes on when ctx ends, and a
 // retry joins it. Kinds: NotFound, Denied (credentials or policy), Invalid,
 // Unavailable, Timeout (stalled, or ctx ended), Exhausted (disk),
 // Precondition (a broken configuration file).
@@ -23,6 +23,9 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (storage.Image, error
 	named, err := reference.ParseDockerRef(r.Image)
 	if err != nil {
 		return storage.Image{}, errkind.Errorf(errkind.Invalid, "pull %q: %w", r.Image, err)
+	}
+	if r.policy, err = s.files.policyFile(r.Namespace); err != nil {
+		return storage.Image{}, fmt.Errorf("pull %q: %w", r.Image, err)
 	}
 	key := newFlightKey(r, named)
 	img, err := s.flights.join(ctx, key, r.Image, func(ctx context.Context, p *progress) (storage.Image, error) {
@@ -74,6 +77,7 @@ func worst(errs []error) error {
 type flightKey struct {
 	name                                                 string
 	username, password, auth, server, identity, registry string
+	policy                                               string
 }
 
 func newFlightKey(r PullRequest, named reference.Named) flightKey {
@@ -85,7 +89,7 @@ func newFlightKey(r PullRequest, named reference.Named) flightKey {
 	if a == nil {
 		a = &runtimeapi.AuthConfig{}
 	}
-	return flightKey{name, a.Username, a.Password, a.Auth, a.ServerAddress, a.IdentityToken, a.RegistryToken}
+	return flightKey{name, a.Username, a.Password, a.Auth, a.ServerAddress, a.IdentityToken, a.RegistryToken, r.policy}
 }
 
 // flights are the pulls under way.

@@ -126,6 +126,7 @@ func (f *fakeRegistry) blob(w http.ResponseWriter, r *http.Request, d digest.Dig
 type realRegistry struct {
 	host string
 	t    testing.TB
+	stop func()
 }
 
 func newRegistry(t testing.TB) *realRegistry {
@@ -147,10 +148,11 @@ http: {addr: %q}
 	cmd := exec.Command(program, "serve", conf)
 	cmd.Stdout, cmd.Stderr = io.Discard, os.Stderr
 	must(t, cmd.Start())
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(stop)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
 			resp.Body.Close()
@@ -160,7 +162,7 @@ http: {addr: %q}
 			t.Fatal("docker-registry does not answer")
 		}
 	}
-	return &realRegistry{host, t}
+	return &realRegistry{host, t, stop}
 }
 
 // put pushes an image over the distribution API.

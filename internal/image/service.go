@@ -11,8 +11,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"go.podman.io/image/v5/docker/reference"
-
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/storage"
 )
@@ -24,7 +22,7 @@ type Service struct {
 	o       Options
 	log     *slog.Logger
 	files   configFiles
-	pinned  map[string]bool
+	pinned  pins
 	flights flights
 	fetch   fetcher
 }
@@ -51,6 +49,9 @@ func New(o Options) (*Service, error) {
 	if o.RetryDelay == 0 {
 		o.RetryDelay = DefaultRetryDelay
 	}
+	if o.HelperTimeout == 0 {
+		o.HelperTimeout = DefaultHelperTimeout
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -62,7 +63,7 @@ func New(o Options) (*Service, error) {
 	if s.files, err = newConfigFiles(o); err != nil {
 		return nil, fmt.Errorf("image service: %w", err)
 	}
-	if s.pinned, err = normalizeAll(o.Pinned); err != nil {
+	if s.pinned, err = parsePins(o.Pinned); err != nil {
 		return nil, fmt.Errorf("image service: pinned images: %w", err)
 	}
 	s.fetch = newStreamFetcher(o, s.files)
@@ -101,18 +102,6 @@ func (s *Service) Remove(ctx context.Context, ref string) error {
 // Usage is what images and writable container layers occupy, from memory.
 func (s *Service) Usage() (images, containers storage.Usage) {
 	return s.store.ImageUsage(), s.store.ContainersUsage()
-}
-
-func normalizeAll(names []string) (map[string]bool, error) {
-	set := make(map[string]bool, len(names))
-	for _, name := range names {
-		named, err := reference.ParseDockerRef(name)
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", name, err)
-		}
-		set[named.String()] = true
-	}
-	return set, nil
 }
 
 // wipe makes dir an empty directory.

@@ -41,7 +41,8 @@ func (f *streamFetcher) open(ctx context.Context, c candidate, retry retrier, w 
 // found is an image of this platform, not yet looked into.
 type found struct {
 	unparsed *image.UnparsedImage
-	top      digest.Digest // of what the name stands for
+	signed   *image.UnparsedImage // the same with its signatures, see signedInstance
+	top      digest.Digest        // of what the name stands for
 	manifest []byte
 	indexes  [][]byte // that led here
 }
@@ -53,7 +54,7 @@ func selectImage(ctx context.Context, src *watchedSource, sys *types.SystemConte
 	var f found
 	var instance *digest.Digest
 	for range maxIndexDepth + 1 {
-		f.unparsed = image.UnparsedInstance(src, instance)
+		f.unparsed, f.signed = image.UnparsedInstance(src, instance), src.signedInstance(instance)
 		body, mediaType, err := f.unparsed.Manifest(ctx)
 		if err != nil {
 			return found{}, err
@@ -102,9 +103,6 @@ func (f found) describe(ctx context.Context, sys *types.SystemContext) ([]layerJ
 	}
 	if config.Created != nil {
 		rec.Created = *config.Created
-	}
-	if rec.Signatures, err = f.unparsed.Signatures(ctx); err != nil {
-		return nil, rec, fmt.Errorf("signatures: %w", err)
 	}
 	jobs, err := layerJobs(img.LayerInfos(), config)
 	if len(jobs) > 0 {

@@ -36,16 +36,27 @@ type Options struct {
 	// ({"default":[{"type":"insecureAcceptAnything"}]}).
 	Policy string
 
+	// PolicyDir has a NAMESPACE.json for each namespace whose pods have a
+	// policy of their own instead of Policy. "": none has.
+	PolicyDir string
+
 	AuthFile      string // auth.json, read at each pull; credentials of a request come first; "": none
 	CertsDir      string // CAs and client certificates per registry; "": DefaultCertsDir
 	RegistriesDir string // where signatures are; "": DefaultRegistriesDir
+
+	// DecryptionKeysDir has the private keys by which encrypted images are
+	// decrypted, read at each pull that needs one. "", or no such directory: none.
+	DecryptionKeysDir string
+
+	// HelperTimeout bounds one question to a credential helper; 0: DefaultHelperTimeout.
+	HelperTimeout time.Duration
 
 	TempDir      string         // for blobs on their way; it is the service's alone, and wiped by New
 	StallTimeout time.Duration  // a pull fails when the registry sends no byte for this long; 0: DefaultStallTimeout
 	MaxDownloads uint           // layers downloaded at a time, of one image and from one registry; 0: DefaultMaxDownloads
 	RetryDelay   time.Duration  // before a failing registry is asked again, doubled each time; 0: DefaultRetryDelay
 	Limits       storage.Limits // of each layer
-	Pinned       []string       // names of images that must not be collected (the pause image)
+	Pinned       []string       // names of images that must not be collected (the pause image), or patterns in which * stands for anything
 	UserAgent    string
 	Log          *slog.Logger // nil discards
 }
@@ -55,10 +66,18 @@ const (
 	DefaultStallTimeout = time.Minute
 	DefaultMaxDownloads = 6
 	DefaultRetryDelay   = 500 * time.Millisecond
+
+	DefaultHelperTimeout = 30 * time.Second
 )
 
 // PullRequest is one image to fetch.
 type PullRequest struct {
 	Image string                 // name, name:tag, name@digest; short names as registries.conf says
 	Auth  *runtimeapi.AuthConfig // nil or empty: what AuthFile has
+
+	// Namespace is that of the pod that the image is for: its policy decides.
+	// "" for nobody's.
+	Namespace string
+
+	policy string // the file of Namespace's policy
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/gantry-cri/gantry/internal/container"
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/image"
 	"github.com/gantry-cri/gantry/internal/oci"
+	"github.com/gantry-cri/gantry/internal/storage"
 )
 
 // CreateContainer creates a container in a ready pod. A retry joins the call
@@ -22,11 +25,16 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 	if err := s.checkImageSpec(cfg.GetImage()); err != nil {
 		return nil, err
 	}
-	img, err := s.opts.Images.Resolve(cfg.GetImage().GetImage())
+	pod, err := s.opts.Pods.Find(req.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
-	volumes, err := s.imageVolumes(cfg)
+	namespace := pod.Config().GetMetadata().GetNamespace()
+	img, err := s.allowedImage(ctx, cfg.GetImage(), namespace)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := s.imageVolumes(ctx, cfg, namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -42,15 +50,28 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 	return &runtimeapi.CreateContainerResponse{ContainerId: string(ctr)}, nil
 }
 
+// allowedImage finds a stored image that pods of the namespace may use. It may
+// have been pulled for pods of another.
+func (s *Server) allowedImage(ctx context.Context, spec *runtimeapi.ImageSpec, namespace string) (storage.Image, error) {
+	img, err := s.opts.Images.Resolve(spec.GetImage())
+	if err != nil {
+		return storage.Image{}, err
+	}
+	called := cmp.Or(spec.GetUserSpecifiedImage(), spec.GetImage())
+	if err := s.opts.Images.Allow(ctx, img, image.Use{Namespace: namespace, Name: called}); err != nil {
+		return storage.Image{}, signatureError(err)
+	}
+	return img, nil
+}
+
 // imageVolumes finds the images that mounts ask for. The kubelet has pulled them.
-func (s *Server) imageVolumes(cfg *runtimeapi.ContainerConfig) ([]container.ImageVolume, error) {
+func (s *Server) imageVolumes(ctx context.Context, cfg *runtimeapi.ContainerConfig, namespace string) ([]container.ImageVolume, error) {
 	var volumes []container.ImageVolume
 	for i, m := range cfg.GetMounts() {
-		name := m.GetImage().GetImage()
-		if name == "" {
+		if m.GetImage().GetImage() == "" {
 			continue
 		}
-		img, err := s.opts.Images.Resolve(name)
+		img, err := s.allowedImage(ctx, m.GetImage(), namespace)
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.GetContainerPath(), err)
 		}

@@ -3,11 +3,14 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/image"
 )
 
 // toStatus gives an error the gRPC code that its kind stands for. It is the
@@ -58,4 +61,25 @@ func timeoutCode(err error) codes.Code {
 		return codes.Canceled
 	}
 	return codes.DeadlineExceeded
+}
+
+// pullError is the error of PullImage as the kubelet reads it. What is in
+// k8s.io/cri-api/pkg/errors it knows by the beginning of the message, and only
+// where the code is Unknown: its client takes that code off and leaves others.
+func pullError(err error) error {
+	switch {
+	case errors.Is(err, image.ErrPolicy):
+		return status.Errorf(codes.Unknown, "%s: %s", crierrors.ErrSignatureValidationFailed, err)
+	case errkind.Of(err) == errkind.Unavailable:
+		return status.Errorf(codes.Unknown, "%s: %s", crierrors.ErrRegistryUnavailable, err)
+	}
+	return err
+}
+
+// signatureError says the same of a stored image, by the code that others have.
+func signatureError(err error) error {
+	if errors.Is(err, image.ErrPolicy) {
+		return fmt.Errorf("%w: %w", crierrors.ErrSignatureValidationFailed, err)
+	}
+	return err
 }

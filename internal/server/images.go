@@ -20,9 +20,11 @@ func (s *Server) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest
 	if err := s.checkImageSpec(req.GetImage()); err != nil {
 		return nil, err
 	}
-	img, err := s.opts.Images.Pull(ctx, image.PullRequest{Image: name, Auth: req.GetAuth()})
+	img, err := s.opts.Images.Pull(ctx, image.PullRequest{
+		Image: name, Auth: req.GetAuth(), Namespace: req.GetSandboxConfig().GetMetadata().GetNamespace(),
+	})
 	if err != nil {
-		return nil, err
+		return nil, pullError(err)
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: s.opts.Images.CRI(img).GetId()}, nil
 }

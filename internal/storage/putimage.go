@@ -35,7 +35,10 @@ func (s *Store) PutImage(img ImageRecord) error {
 	s.records.Lock()
 	defer s.records.Unlock()
 	old, err := s.lib.Image(img.ID)
-	metadata, metaErr := img.metadata()
+	if err != nil {
+		old = &cstorage.Image{}
+	}
+	metadata, metaErr := img.metadata(old)
 	if metaErr != nil {
 		return fmt.Errorf("record image %s: %w", img.ID, metaErr)
 	}
@@ -106,21 +109,33 @@ func (img ImageRecord) signatureBlob() []byte {
 	return blob
 }
 
-// metadata is the library's, too: where one signature ends.
-func (img ImageRecord) metadata() (string, error) {
+// metadata is the library's, too: where one signature ends. The signatures that
+// old has stay, but for those of the same manifest where there are new ones.
+func (img ImageRecord) metadata(old *cstorage.Image) (string, error) {
 	var m struct {
 		Sizes   []int                   `json:"signature-sizes,omitempty"`
 		SizesOf map[digest.Digest][]int `json:"signatures-sizes,omitempty"`
+	}
+	if old.Metadata != "" {
+		if err := json.Unmarshal([]byte(old.Metadata), &m); err != nil {
+			return "", fmt.Errorf("metadata: %w", err)
+		}
+	}
+	d, err := manifest.Digest(img.Manifest)
+	if err != nil {
+		return "", fmt.Errorf("digest of manifest: %w", err)
+	}
+	if len(img.Signatures) > 0 || old.Digest != d { // these are of the main manifest
+		m.Sizes = nil
 	}
 	for _, sig := range img.Signatures {
 		m.Sizes = append(m.Sizes, len(sig))
 	}
 	if len(m.Sizes) > 0 {
-		d, err := manifest.Digest(img.Manifest)
-		if err != nil {
-			return "", fmt.Errorf("digest of manifest: %w", err)
+		if m.SizesOf == nil {
+			m.SizesOf = map[digest.Digest][]int{}
 		}
-		m.SizesOf = map[digest.Digest][]int{d: m.Sizes}
+		m.SizesOf[d] = m.Sizes
 	}
 	body, err := json.Marshal(m)
 	return string(body), err
