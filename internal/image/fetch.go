@@ -112,6 +112,9 @@ func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier
 	if err := f.allow(ctx, found, policy, w); err != nil {
 		return rec, nil, err
 	}
+	if src.keys, err = f.unlock(found); err != nil {
+		return rec, nil, err
+	}
 	jobs, rec, err := found.describe(ctx, c.sys)
 	rec.Signatures = f.signatures(ctx, found)
 	if err != nil {

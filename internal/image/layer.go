@@ -52,7 +52,12 @@ func (f *streamFetcher) layerOnce(ctx context.Context, src *watchedSource, job l
 	defer raw.Close()
 	defer cancel() // first: it ends what the pump waits for
 	out := &counted{hash: digest.SHA256.Hash()}
-	staged, kind, err := f.stage(ctx, raw, out)
+	var staged *storage.Staged
+	var kind archive.Compression
+	content, err := src.decrypted(raw, job.blob)
+	if err == nil {
+		staged, kind, err = f.stage(ctx, content, out)
+	}
 	if err == nil {
 		err = out.check(job.diffID)
 	}

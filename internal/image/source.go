@@ -148,8 +148,5 @@ func checkLayer(info types.BlobInfo, diffID digest.Digest) error {
 	if len(info.URLs) > 0 || foreign(info.MediaType) {
 		return errkind.Errorf(errkind.Invalid, "foreign layers (%s) are refused", info.MediaType)
 	}
-	if strings.HasSuffix(info.MediaType, "+encrypted") {
-		return errkind.Errorf(errkind.Invalid, "encrypted layers (%s) are not supported", info.MediaType)
-	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/containers/ocicrypt/config"
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/pkg/blobinfocache/none"
 	"go.podman.io/image/v5/types"
@@ -53,6 +54,7 @@ type watchedSource struct {
 	types.ImageSource
 	w     *watch
 	retry retrier
+	keys  *config.DecryptConfig // of an image with encrypted layers
 }
 
 func (s *watchedSource) GetManifest(ctx context.Context, instance *digest.Digest) (body []byte, mediaType string, err error) {
