@@ -22,6 +22,7 @@ type layerJob struct {
 	id, parent string // of the store
 	diffID     digest.Digest
 	blob       types.BlobInfo
+	files      []artifactFile // what an artifact's layer is made of, instead of one blob
 }
 
 // layer downloads, verifies and unpacks one layer, in one pass and without a
@@ -41,6 +42,9 @@ func (f *streamFetcher) layer(ctx context.Context, src *watchedSource, job layer
 }
 
 func (f *streamFetcher) layerOnce(ctx context.Context, src *watchedSource, job layerJob) (storage.NewLayer, error) {
+	if len(job.files) > 0 {
+		return f.artifactLayer(ctx, src, job)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	body, err := newBlob(ctx, src, job.blob, src.retry)
 	if err != nil {

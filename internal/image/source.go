@@ -85,6 +85,9 @@ func selectImage(ctx context.Context, src *watchedSource, sys *types.SystemConte
 // describe reads the configuration and says which layers the image is made
 // of. The policy has allowed it.
 func (f found) describe(ctx context.Context, sys *types.SystemContext) ([]layerJob, storage.ImageRecord, error) {
+	if m, ok := f.artifact(); ok {
+		return f.describeArtifact(m)
+	}
 	rec := storage.ImageRecord{Manifest: f.manifest, Indexes: f.indexes}
 	img, err := image.FromUnparsedImage(ctx, sys, f.unparsed)
 	if err != nil {

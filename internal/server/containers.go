@@ -34,6 +34,10 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 	if err != nil {
 		return nil, err
 	}
+	if kind, ok := image.ArtifactType(img); ok {
+		return nil, errkind.Errorf(errkind.Invalid, "create container %s: image %s is an artifact (%s): it can be mounted, not run",
+			cfg.GetMetadata().GetName(), cfg.GetImage().GetImage(), kind)
+	}
 	volumes, err := s.imageVolumes(ctx, cfg, namespace)
 	if err != nil {
 		return nil, err
