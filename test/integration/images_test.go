@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/gantry-cri/gantry/test/testenv"
 )
@@ -103,7 +104,7 @@ func TestImageErrors(t *testing.T) {
 			{"missing tag", "docker.io/library/busybox:no-such-tag", []codes.Code{codes.NotFound}},
 			{"malformed name", "docker.io/Library/UPPER:x:y", []codes.Code{codes.InvalidArgument}},
 			{"no name", "", []codes.Code{codes.InvalidArgument}},
-			{"host that is down", "127.0.0.1:1/busybox:latest", []codes.Code{codes.Unavailable}},
+			{"host that is down", "127.0.0.1:1/busybox:latest", []codes.Code{codes.Unknown}},
 		} {
 			prompt(t, tt.name, 30*time.Second, func() {
 				_, err := env.Images.PullImage(env.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: tt.image}})
@@ -119,7 +120,7 @@ func TestRegistryDown(t *testing.T) {
 		notForPeers(t)
 		prompt(t, "pull from a registry that is down", 30*time.Second, func() {
 			_, err := env.Images.PullImage(env.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: testenv.Busybox}})
-			wantCode(t, "pull from a registry that is down", err, codes.Unavailable)
+			wantPullError(t, "pull from a registry that is down", err, crierrors.ErrRegistryUnavailable)
 		})
 	})
 }

@@ -1,0 +1,143 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
+
+	"github.com/gantry-cri/gantry/test/testenv"
+)
+
+// wantPullError fails the test unless err is what the kubelet takes for reason:
+// its client reads the beginning of messages that have the code Unknown.
+func wantPullError(t *testing.T, what string, err, reason error) {
+	t.Helper()
+	wantCode(t, what, err, codes.Unknown)
+	if !strings.HasPrefix(status.Convert(err).Message(), reason.Error()+": ") {
+		t.Errorf("%s: %v, want %s", what, err, reason)
+	}
+}
+
+func pullFor(env *testenv.Env, image string, pod *runtimeapi.PodSandboxConfig, auth *runtimeapi.AuthConfig) error {
+	_, err := env.Images.PullImage(env.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}, SandboxConfig: pod, Auth: auth})
+	return err
+}
+
+// TestNamespacePolicies: a namespace with a policy of its own gets no image that
+// this does not allow, neither from a registry nor from the store, neither to
+// run nor to mount.
+func TestNamespacePolicies(t *testing.T) {
+	dir := t.TempDir()
+	policy := `{"default":[{"type":"reject"}],"transports":{"docker":{"docker.io/library/nginx":[{"type":"insecureAcceptAnything"}]}}}`
+	if err := os.WriteFile(filepath.Join(dir, "strict.json"), []byte(policy), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	eachWith(t, testenv.Options{Config: fmt.Sprintf("policy_dir = %q\n", dir)}, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		strict, lax := env.PodConfig("strict"), env.PodConfig("lax")
+		strict.Metadata.Namespace = "strict"
+		wantPullError(t, "pull for strict", pullFor(env, testenv.Busybox, strict, nil), crierrors.ErrSignatureValidationFailed)
+		if imageStatus(t, env, testenv.Busybox) != nil {
+			t.Error("a refused image is stored")
+		}
+		wantCode(t, "pull for lax", pullFor(env, testenv.Busybox, lax, nil), codes.OK)
+		wantCode(t, "pull of what strict allows", pullFor(env, testenv.Nginx, strict, nil), codes.OK)
+		wantPullError(t, "pull for strict of what is stored", pullFor(env, testenv.Busybox, strict, nil), crierrors.ErrSignatureValidationFailed)
+		busybox, nginx := imageStatus(t, env, testenv.Busybox), imageStatus(t, env, testenv.Nginx)
+
+		pod, other := env.RunPod(strict), env.RunPod(lax)
+		for _, name := range []string{testenv.Busybox, "busybox", busybox.Id, busybox.RepoDigests[0]} {
+			config := env.ContainerConfig("run "+name, "sleep 1000")
+			config.Image = &runtimeapi.ImageSpec{Image: name, UserSpecifiedImage: testenv.Busybox}
+			wantRefused(t, env, pod, config, strict, codes.PermissionDenied, crierrors.ErrSignatureValidationFailed.Error())
+			config.Image.UserSpecifiedImage = ""
+			wantRefused(t, env, pod, config, strict, codes.PermissionDenied, crierrors.ErrSignatureValidationFailed.Error())
+			mounts := env.ContainerConfig("mount "+name, "sleep 1000")
+			mounts.Image = &runtimeapi.ImageSpec{Image: nginx.Id, UserSpecifiedImage: testenv.Nginx}
+			mounts.Mounts = []*runtimeapi.Mount{imageMount(name, "/v", "")}
+			wantRefused(t, env, pod, mounts, strict, codes.PermissionDenied, crierrors.ErrSignatureValidationFailed.Error())
+		}
+		allowed := env.ContainerConfig("main", "sleep 1000")
+		allowed.Image = &runtimeapi.ImageSpec{Image: nginx.Id, UserSpecifiedImage: testenv.Nginx}
+		env.Run(pod, allowed, strict)
+		free := env.ContainerConfig("main", "sleep 1000")
+		free.Mounts = []*runtimeapi.Mount{imageMount(testenv.Busybox, "/v", "")}
+		env.Run(other, free, lax)
+	})
+}
+
+// loginRegistry is the tests' registry behind a login.
+func loginRegistry(t *testing.T) *testenv.Registry {
+	t.Helper()
+	behind, err := url.Parse("http://" + shared.Registry(t).Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(behind)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "user" || password != "right" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="tests"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return &testenv.Registry{Address: server.Listener.Addr().String()}
+}
+
+// TestStoredImageNeedsCredentials: that an image is stored is no reason to hand
+// it to a pull whose registry would not.
+func TestStoredImageNeedsCredentials(t *testing.T) {
+	registry := loginRegistry(t)
+	auth := filepath.Join(t.TempDir(), "auth.json")
+	eachWith(t, testenv.Options{Registry: registry, Config: fmt.Sprintf("auth_file = %q\n", auth)}, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		right := &runtimeapi.AuthConfig{Username: "user", Password: "right"}
+		refused := func(what string) {
+			t.Helper()
+			for _, auth := range []*runtimeapi.AuthConfig{nil, {Username: "user", Password: "wrong"}, {Username: "user", Password: "right", ServerAddress: "quay.io"}} {
+				prompt(t, what, 10*time.Second, func() {
+					wantCode(t, what, pullFor(env, testenv.Busybox, nil, auth), codes.PermissionDenied)
+				})
+			}
+		}
+		refused("a pull")
+		wantCode(t, "with credentials", pullFor(env, testenv.Busybox, nil, right), codes.OK)
+		refused("a pull of a stored image")
+		byDigest := imageStatus(t, env, testenv.Busybox).RepoDigests[0]
+		wantCode(t, "of a stored image by digest", pullFor(env, byDigest, nil, nil), codes.PermissionDenied)
+		wantCode(t, "with credentials again", pullFor(env, testenv.Busybox, nil, right), codes.OK)
+	})
+}
+
+// TestStoredImageAndRegistryDown: nor where the registry can't be asked.
+func TestStoredImageAndRegistryDown(t *testing.T) {
+	eachWith(t, testenv.Options{Registry: loginRegistry(t)}, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		right := &runtimeapi.AuthConfig{Username: "user", Password: "right"}
+		wantCode(t, "pull", pullFor(env, testenv.Busybox, nil, right), codes.OK)
+		down := testenv.RegistriesConf("127.0.0.1:1")
+		if err := os.WriteFile(filepath.Join(env.Dir, "registries.conf"), []byte(down), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		prompt(t, "pull", 20*time.Second, func() {
+			wantPullError(t, "pull of a stored image from a registry that is down", pullFor(env, testenv.Busybox, nil, right), crierrors.ErrRegistryUnavailable)
+		})
+		if imageStatus(t, env, testenv.Busybox) == nil {
+			t.Error("the image is gone")
+		}
+	})
+}
