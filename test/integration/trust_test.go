@@ -78,10 +78,11 @@ func TestNamespacePolicies(t *testing.T) {
 	})
 }
 
-// loginRegistry is the tests' registry behind a login.
-func loginRegistry(t *testing.T) *testenv.Registry {
+// loginRegistry is the tests' registry behind a login, which env may ask over
+// plain HTTP. It returns the name of busybox there.
+func loginRegistry(t *testing.T, env *testenv.Env) (image string, stop func()) {
 	t.Helper()
-	behind, err := url.Parse("http://" + shared.Registry(t).Address)
+	behind, err := url.Parse("http://" + env.Registry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,49 +96,42 @@ func loginRegistry(t *testing.T) *testenv.Registry {
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
-	return &testenv.Registry{Address: server.Listener.Addr().String()}
+	host := server.Listener.Addr().String()
+	conf := testenv.RegistriesConf(env.Registry()) + fmt.Sprintf("\n[[registry]]\nlocation = %q\ninsecure = true\n", host)
+	if err := os.WriteFile(filepath.Join(env.Dir, "registries.conf"), []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return host + "/library/busybox:latest", server.Close
 }
 
 // TestStoredImageNeedsCredentials: that an image is stored is no reason to hand
-// it to a pull whose registry would not.
+// it to a pull whose registry would not, or can't be asked.
 func TestStoredImageNeedsCredentials(t *testing.T) {
-	registry := loginRegistry(t)
 	auth := filepath.Join(t.TempDir(), "auth.json")
-	eachWith(t, testenv.Options{Registry: registry, Config: fmt.Sprintf("auth_file = %q\n", auth)}, func(t *testing.T, env *testenv.Env) {
+	eachWith(t, testenv.Options{Config: fmt.Sprintf("auth_file = %q\n", auth)}, func(t *testing.T, env *testenv.Env) {
 		notForPeers(t)
+		image, stop := loginRegistry(t, env)
 		right := &runtimeapi.AuthConfig{Username: "user", Password: "right"}
-		refused := func(what string) {
+		refused := func(what, image string) {
 			t.Helper()
 			for _, auth := range []*runtimeapi.AuthConfig{nil, {Username: "user", Password: "wrong"}, {Username: "user", Password: "right", ServerAddress: "quay.io"}} {
 				prompt(t, what, 10*time.Second, func() {
-					wantCode(t, what, pullFor(env, testenv.Busybox, nil, auth), codes.PermissionDenied)
+					wantCode(t, what, pullFor(env, image, nil, auth), codes.PermissionDenied)
 				})
 			}
 		}
-		refused("a pull")
-		wantCode(t, "with credentials", pullFor(env, testenv.Busybox, nil, right), codes.OK)
-		refused("a pull of a stored image")
-		byDigest := imageStatus(t, env, testenv.Busybox).RepoDigests[0]
-		wantCode(t, "of a stored image by digest", pullFor(env, byDigest, nil, nil), codes.PermissionDenied)
-		wantCode(t, "with credentials again", pullFor(env, testenv.Busybox, nil, right), codes.OK)
-	})
-}
-
-// TestStoredImageAndRegistryDown: nor where the registry can't be asked.
-func TestStoredImageAndRegistryDown(t *testing.T) {
-	eachWith(t, testenv.Options{Registry: loginRegistry(t)}, func(t *testing.T, env *testenv.Env) {
-		notForPeers(t)
-		right := &runtimeapi.AuthConfig{Username: "user", Password: "right"}
-		wantCode(t, "pull", pullFor(env, testenv.Busybox, nil, right), codes.OK)
-		down := testenv.RegistriesConf("127.0.0.1:1")
-		if err := os.WriteFile(filepath.Join(env.Dir, "registries.conf"), []byte(down), 0o644); err != nil {
-			t.Fatal(err)
+		refused("a pull", image)
+		wantCode(t, "with credentials", pullFor(env, image, nil, right), codes.OK)
+		stored := imageStatus(t, env, image)
+		refused("a pull of a stored image", image)
+		refused("a pull of a stored image by digest", stored.RepoDigests[0])
+		wantCode(t, "with credentials again", pullFor(env, image, nil, right), codes.OK)
+		stop()
+		for _, name := range []string{image, stored.RepoDigests[0]} {
+			prompt(t, "a pull while the registry is down", 20*time.Second, func() {
+				wantPullError(t, "a pull while the registry is down", pullFor(env, name, nil, right), crierrors.ErrRegistryUnavailable)
+			})
 		}
-		prompt(t, "pull", 20*time.Second, func() {
-			wantPullError(t, "pull of a stored image from a registry that is down", pullFor(env, testenv.Busybox, nil, right), crierrors.ErrRegistryUnavailable)
-		})
-		if imageStatus(t, env, testenv.Busybox) == nil {
-			t.Error("the image is gone")
-		}
+		wantEqual(t, "image", imageStatus(t, env, image).GetId(), stored.Id)
 	})
 }
