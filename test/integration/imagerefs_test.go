@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -97,46 +99,61 @@ func TestRemoveBesideUse(t *testing.T) {
 	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig *runtimeapi.PodSandboxConfig) {
 		notForPeers(t)
 		stays := env.Run(pod, env.ContainerConfig("stays", "sleep 1000"), podConfig)
-		const rounds = 25
-		var work sync.WaitGroup
-		var made atomic.Int64
-		repeat := func(what string, call func(i int) error) {
-			work.Go(func() {
-				for i := range rounds {
-					if err := call(i); err != nil && status.Code(err) != codes.NotFound {
-						t.Errorf("%s, round %d: %v", what, i, err)
+		const workers, rounds = 2, 8
+		var makers, others sync.WaitGroup
+		var made, lacking atomic.Int64
+		done := make(chan struct{})
+		missing := func(what string, err error) bool {
+			if err != nil && status.Code(err) != codes.NotFound {
+				t.Errorf("%s: %v", what, err)
+			}
+			return err != nil
+		}
+		untilDone := func(call func()) {
+			others.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					case <-time.After(rand.N(200 * time.Millisecond)): // not in step
+						call()
 					}
 				}
 			})
 		}
 		for _, name := range []string{testenv.Busybox, testenv.Nginx} {
-			for range 2 {
-				repeat("pull "+name, func(int) error { return pullFor(env, name, nil, nil) })
-			}
-			repeat("remove "+name, func(int) error {
+			untilDone(func() { missing("pull", pullFor(env, name, nil, nil)) })
+			untilDone(func() {
 				_, err := env.Images.RemoveImage(env.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: name}})
-				return err
+				missing("remove", err)
 			})
 		}
-		for worker := range 2 {
-			repeat("container", func(i int) error {
-				config := env.ContainerConfig(fmt.Sprintf("c%d-%d", worker, i), "test -x /bin/busybox && test -f /v/usr/sbin/nginx")
-				config.Mounts = []*runtimeapi.Mount{imageMount(testenv.Nginx, "/v", "")}
-				resp, err := env.Runtime.CreateContainer(env.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config, SandboxConfig: podConfig})
-				if err != nil {
-					return err
+		for worker := range workers {
+			makers.Go(func() {
+				for i := 0; i < rounds && !t.Failed(); {
+					missing("pull", pullFor(env, testenv.Busybox, nil, nil))
+					missing("pull", pullFor(env, testenv.Nginx, nil, nil))
+					config := env.ContainerConfig(fmt.Sprintf("c%d-%d", worker, i), "test -x /bin/busybox && test -f /v/usr/sbin/nginx")
+					config.Mounts = []*runtimeapi.Mount{imageMount(testenv.Nginx, "/v", "")}
+					resp, err := env.Runtime.CreateContainer(env.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config, SandboxConfig: podConfig})
+					if missing("create", err) {
+						lacking.Add(1)
+						continue
+					}
+					env.Start(resp.ContainerId)
+					if st := env.WaitExit(resp.ContainerId); st.ExitCode != 0 {
+						t.Errorf("a container lacks files of its images: exit code %d", st.ExitCode)
+					}
+					env.Remove(resp.ContainerId)
+					made.Add(1)
+					i++
 				}
-				made.Add(1)
-				env.Start(resp.ContainerId)
-				if st := env.WaitExit(resp.ContainerId); st.ExitCode != 0 {
-					t.Errorf("a container lacks files of its images: exit code %d", st.ExitCode)
-				}
-				env.Remove(resp.ContainerId)
-				return nil
 			})
 		}
-		work.Wait()
-		t.Logf("%d of %d containers had their images", made.Load(), 2*rounds)
+		makers.Wait()
+		close(done)
+		others.Wait()
+		t.Logf("%d containers had their images, %d creations found one removed", made.Load(), lacking.Load())
 		env.Exec(stays, "/bin/busybox true && test -x /bin/busybox")
 		env.Pull(testenv.Busybox)
 		env.Pull(testenv.Nginx)
