@@ -116,10 +116,10 @@ func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier
 		return rec, nil, err
 	}
 	jobs, rec, err := found.describe(ctx, c.sys)
-	rec.Signatures = f.signatures(ctx, found)
 	if err != nil {
 		return rec, nil, err
 	}
+	rec.Signatures = f.signatures(ctx, found)
 	if err := f.layers(ctx, src, reference.Domain(c.ref), jobs); err != nil {
 		return rec, nil, err
 	}
