@@ -7,6 +7,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -133,5 +134,49 @@ func TestStoredImageNeedsCredentials(t *testing.T) {
 			})
 		}
 		wantEqual(t, "image", imageStatus(t, env, image).GetId(), stored.Id)
+	})
+}
+
+// TestEncryptedImage: it runs where its key is, and elsewhere nothing of it stays.
+func TestEncryptedImage(t *testing.T) {
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys")
+	script := `set -e; cd "$1"; openssl genrsa -out private.pem 2048 2>/dev/null; openssl rsa -in private.pem -pubout -out public.pem 2>/dev/null
+skopeo copy -q --src-tls-verify=false --dest-tls-verify=false --encryption-key jwe:public.pem docker://$2/library/busybox:latest docker://$2/library/secret:1`
+	if out, err := exec.Command("sh", "-c", script, "sh", dir, shared.Registry(t).Address).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	private, err := os.ReadFile(filepath.Join(dir, "private.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachWith(t, testenv.Options{}, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		const name = "docker.io/library/secret:1"
+		err := pullFor(env, name, nil, nil)
+		wantCode(t, "without a key", err, codes.PermissionDenied)
+		wantContains(t, "without a key", err.Error(), "encrypted")
+		if imageStatus(t, env, name) != nil || layerCount(t, env) != 0 {
+			t.Error("something of it is stored")
+		}
+		env.StopDaemon()
+		own := filepath.Join(keys, env.Name)
+		if err := os.MkdirAll(own, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		config := filepath.Join(env.Dir, "conf.d", "keys.toml")
+		for file, text := range map[string]string{filepath.Join(own, "key.pem"): string(private), config: fmt.Sprintf("decryption_keys_path = %q\n", own)} {
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		env.StartDaemon()
+		podConfig := env.PodConfig("pod")
+		container := env.ContainerConfig("main", "sleep 1000")
+		container.Image = &runtimeapi.ImageSpec{Image: env.Pull(name), UserSpecifiedImage: name}
+		env.Exec(env.Run(env.RunPod(podConfig), container, podConfig), "test -x /bin/busybox")
 	})
 }
