@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/manifest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
@@ -44,8 +46,6 @@ func (f *streamFetcher) Fetch(ctx context.Context, c candidate, p *progress) (st
 	if err != nil {
 		return storage.Image{}, err
 	}
-	end := f.store.BeginTransfer()
-	defer end()
 	var errs []error
 	for _, from := range list {
 		var img storage.Image
@@ -77,48 +77,85 @@ func (f *streamFetcher) attempt(ctx context.Context, c candidate, from endpoint,
 	if !from.last {
 		retry.attempts = mirrorAttempts
 	}
-	rec, names, err := f.transfer(ctx, c, retry, w)
+	img, err := f.transfer(ctx, c, retry, w)
 	if err != nil {
 		return storage.Image{}, fmt.Errorf("%s: %w", c.ref, classify(w.explain(ctx, err)))
 	}
-	return f.store.Adopt(rec.ID, names)
+	return img, nil
 }
 
-// transfer stores the image, without a name, and returns its record and the
-// names it shall have.
-func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier, w *watch) (rec storage.ImageRecord, names []string, err error) {
+// transfer stores the image and names it.
+func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier, w *watch) (img storage.Image, err error) {
 	policy, destroy, err := f.files.policy()
 	if err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	defer destroy()
 	src, err := f.open(ctx, c, retry, w)
 	if err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	found, err := selectImage(ctx, src, c.sys)
 	if err != nil {
-		return rec, nil, err
+		return img, err
 	}
-	if names, err = storedNames(c.ref, found.top); err != nil {
-		return rec, nil, err
+	names, err := storedNames(c.ref, found.top)
+	if err != nil {
+		return img, err
 	}
 	// Before anything else of the image is read.
 	if allowed, err := policy.IsRunningImageAllowed(ctx, found.unparsed); err != nil || !allowed {
-		return rec, nil, fmt.Errorf("refused by the signature policy: %w", denied(err))
+		return img, fmt.Errorf("refused by the signature policy: %w", denied(err))
 	}
+	if img, ok, err := f.known(ctx, found, names); ok || err != nil {
+		return img, err
+	}
+	defer f.store.BeginTransfer()()
 	jobs, rec, err := found.describe(ctx, c.sys)
 	if err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	if err := f.layers(ctx, src, reference.Domain(c.ref), jobs); err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	if err := ctx.Err(); err != nil {
-		return rec, nil, err
+		return img, err
 	}
-	return rec, names, f.store.PutImage(rec)
+	if err := f.store.PutImage(rec); err != nil {
+		return img, err
+	}
+	return f.store.Adopt(rec.ID, names)
+}
+
+// known names an image that is stored, whole, by the very documents that were
+// found. That is what most pulls come to, and no more is asked of a registry.
+func (f *streamFetcher) known(ctx context.Context, found found, names []string) (img storage.Image, ok bool, err error) {
+	digests := []digest.Digest{found.top}
+	for _, body := range append([][]byte{found.manifest}, found.indexes...) {
+		d, err := manifest.Digest(body)
+		if err != nil {
+			return img, false, fmt.Errorf("digest of manifest: %w", err)
+		}
+		digests = append(digests, d)
+	}
+	img, ok = f.store.Images().ByManifests(digests)
+	if !ok {
+		return img, false, nil
+	}
+	signatures, err := found.unparsed.Signatures(ctx)
+	if err != nil {
+		return img, false, fmt.Errorf("signatures: %w", err)
+	}
+	if len(signatures) > 0 { // perhaps new ones
+		return img, false, nil
+	}
+	for _, layer := range img.Layers {
+		if !f.store.IntactLayer(layer) {
+			return img, false, nil
+		}
+	}
+	return f.store.AddNames(img.ID, names)
 }
 
 // layers makes sure that all layers are stored and whole: those that are not
@@ -169,7 +206,7 @@ func (f *streamFetcher) missing(jobs []layerJob) []layerJob {
 	group.SetLimit(int(f.o.MaxDownloads))
 	for i, job := range jobs {
 		group.Go(func() error {
-			healthy[i] = f.store.HealthyLayer(job.id)
+			healthy[i] = f.store.IntactLayer(job.id)
 			return nil
 		})
 	}

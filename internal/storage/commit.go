@@ -62,6 +62,7 @@ func (s *Store) CommitLayers(layers []NewLayer) error {
 	}
 	for _, l := range layers {
 		s.usage.noteLayer(l.ID, l.Staged.usage)
+		s.noteShape(l.ID)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@
 //	containers/.trash/  writable layers on their way out
 //	staging/            layers being unpacked
 //	unsynced/           which layers may not be on the disk yet
+//	naming/             names that the library's records may not have yet
 //	damaged/            replaced layers that a container may still use
 //	removed/<image id>  images that lost their names while a container uses them
 //	usage.json          what each image layer occupies
@@ -48,14 +49,18 @@ type Store struct {
 	// over disk I/O and taken before mu.
 	records sync.Mutex
 
-	// mu guards uses, removed and aside, and is held where the index is replaced.
+	// mu guards what follows, and is held where the index is replaced.
 	// Never held over disk I/O.
 	mu      sync.Mutex
 	uses    map[id.Container][]string // container -> ids of its image and of its volumes
 	aside   bool                      // damaged layers wait in damagedDir for the last container to go
 	removed map[string]bool           // images without names, still on disk
 
+	namings      []naming // oldest first
+	namingSerial int64
+
 	unsynced unsyncedLayers
+	shapes   shapes
 
 	files fileCache
 	usage usageBook
@@ -80,7 +85,7 @@ func Open(o Options) (_ *Store, err error) {
 	if s.usage.period = o.UsagePeriod; s.usage.period <= 0 {
 		s.usage.period = 10 * time.Second
 	}
-	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir(), s.stagingDir(), s.damagedDir(), s.unsyncedDir()} {
+	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir(), s.stagingDir(), s.damagedDir(), s.unsyncedDir(), s.namingDir()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
@@ -118,8 +123,12 @@ func (s *Store) load(problems []error) error {
 	s.usage.load(s.usageFile())
 	s.usage.stop, s.usage.fresh = make(chan struct{}), make(chan struct{}, 1)
 	s.files.init()
+	s.shapes.init()
 	s.trash.init(s.trashDir(), s.log, &s.tasks)
 	problems = append(problems, s.dropUnsynced()...)
+	if err := s.loadNamings(); err != nil {
+		problems = append(problems, err)
+	}
 	if err := s.emptyStaging(); err != nil {
 		problems = append(problems, fmt.Errorf("reclaim unfinished layers: %w", err))
 	}
