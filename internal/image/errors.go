@@ -40,6 +40,16 @@ func classify(err error) error {
 	return err
 }
 
+// senseless says that a registry sent what nobody can read, where an error is
+// neither this node's nor of a kind that is known.
+func senseless(err error) error {
+	var local unix.Errno
+	if err == nil || errors.As(err, &local) || errkind.Of(classify(err)) != errkind.Other {
+		return err
+	}
+	return errkind.Wrap(errkind.Invalid, err)
+}
+
 // localKind knows what this node refuses or lacks.
 func localKind(err error) errkind.Kind {
 	var denied signature.PolicyRequirementError

@@ -12,6 +12,7 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/manifest"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/storage"
@@ -27,14 +28,16 @@ type streamFetcher struct {
 	log    *slog.Logger
 	retry  retrier
 	chunks chunkPool
+	unpack decompressor
 	slots  slots
 }
 
 func newStreamFetcher(o Options, files configFiles) *streamFetcher {
 	return &streamFetcher{
 		store: o.Store, files: files, o: o, log: o.Log,
-		retry: retrier{attempts: retryAttempts, delay: o.RetryDelay, log: o.Log},
-		slots: slots{size: int(o.MaxDownloads), used: map[string]chan struct{}{}},
+		retry:  retrier{attempts: retryAttempts, delay: o.RetryDelay, log: o.Log},
+		unpack: newDecompressor(),
+		slots:  slots{size: int(o.MaxDownloads), used: map[string]chan struct{}{}},
 	}
 }
 
@@ -56,7 +59,7 @@ func (f *streamFetcher) Fetch(ctx context.Context, c candidate, p *progress) (st
 			err = fmt.Errorf("from %s: %w", from.repo, err)
 		}
 		errs = append(errs, err)
-		if ctx.Err() != nil || errkind.Of(err) == errkind.Exhausted {
+		if ctx.Err() != nil || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 			break // another server changes nothing
 		}
 		if !from.last {
@@ -113,6 +116,9 @@ func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier
 	}
 	defer f.store.BeginTransfer()()
 	jobs, rec, err := found.describe(ctx, c.sys)
+	if err == nil {
+		err = f.o.Limits.layers(jobs)
+	}
 	if err != nil {
 		return img, err
 	}

@@ -52,7 +52,7 @@ func (f *streamFetcher) layerOnce(ctx context.Context, src *watchedSource, job l
 	defer raw.Close()
 	defer cancel() // first: it ends what the pump waits for
 	out := &counted{hash: digest.SHA256.Hash()}
-	staged, kind, err := f.stage(ctx, raw, out)
+	staged, kind, err := f.stage(ctx, raw, out, src.layers)
 	if err == nil {
 		err = out.check(job.diffID)
 	}
@@ -69,14 +69,14 @@ func (f *streamFetcher) layerOnce(ctx context.Context, src *watchedSource, job l
 }
 
 // stage decompresses raw and unpacks it.
-func (f *streamFetcher) stage(ctx context.Context, raw io.Reader, out *counted) (*storage.Staged, archive.Compression, error) {
-	plain, kind, err := decompress(raw)
+func (f *streamFetcher) stage(ctx context.Context, raw io.Reader, out *counted, limits storage.Limits) (*storage.Staged, archive.Compression, error) {
+	plain, kind, err := f.unpack.open(ctx, raw)
 	if err != nil {
 		return nil, kind, err
 	}
 	ahead := newPump(plain, &f.chunks)
 	out.r = ahead
-	staged, err := f.store.Stage(ctx, out, f.o.Limits)
+	staged, err := f.store.Stage(ctx, out, limits)
 	// The decompressor may be reading; raw ends with the blob or its context,
 	// and whoever called us has no use for the rest of an image that failed.
 	ahead.Close()

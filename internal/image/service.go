@@ -51,6 +51,7 @@ func New(o Options) (*Service, error) {
 	if o.RetryDelay == 0 {
 		o.RetryDelay = DefaultRetryDelay
 	}
+	o.Limits = o.Limits.withDefaults()
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

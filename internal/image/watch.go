@@ -11,6 +11,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/storage"
 )
 
 // errStalled is the cause of a context that a watch ended.
@@ -51,8 +52,10 @@ func (w *watch) explain(ctx context.Context, err error) error {
 // registry failed in a way that passes.
 type watchedSource struct {
 	types.ImageSource
-	w     *watch
-	retry retrier
+	w      *watch
+	retry  retrier
+	limits Limits
+	layers storage.Limits // of each
 }
 
 func (s *watchedSource) GetManifest(ctx context.Context, instance *digest.Digest) (body []byte, mediaType string, err error) {
@@ -61,7 +64,10 @@ func (s *watchedSource) GetManifest(ctx context.Context, instance *digest.Digest
 		body, mediaType, err = s.ImageSource.GetManifest(ctx, instance)
 		return err
 	})
-	return body, mediaType, err
+	if err == nil {
+		err = s.limits.document("manifest", int64(len(body)))
+	}
+	return body, mediaType, senseless(err)
 }
 
 func (s *watchedSource) GetSignatures(ctx context.Context, instance *digest.Digest) ([][]byte, error) {
@@ -71,6 +77,9 @@ func (s *watchedSource) GetSignatures(ctx context.Context, instance *digest.Dige
 
 // GetBlob is what the library reads small blobs through.
 func (s *watchedSource) GetBlob(ctx context.Context, info types.BlobInfo, _ types.BlobInfoCache) (io.ReadCloser, int64, error) {
+	if err := s.limits.document("configuration", info.Size); err != nil {
+		return nil, 0, err
+	}
 	body, err := newBlob(ctx, s, info, s.retry)
 	if err != nil {
 		return nil, 0, err

@@ -90,6 +90,12 @@ func Open(o Options) (_ *Store, err error) {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
 	}
+	// Nobody else may run the programs, or open the devices, of an image.
+	for _, dir := range []string{s.trashDir(), s.stagingDir(), s.damagedDir()} {
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+	}
 	if s.lock, err = lockRoot(o.Root); err != nil {
 		return nil, err
 	}
