@@ -106,6 +106,9 @@ func Open(o Options) (_ *Store, err error) {
 	}()
 	damaged := quarantineDamaged(s.graphRoot())
 	removeProbes(s.graphRoot())
+	if err := mendLinks(s.graphRoot()); err != nil {
+		damaged = append(damaged, fmt.Errorf("links to layers: %w", err))
+	}
 	if s.lib, err = openLibrary(s.graphRoot(), filepath.Join(o.RunRoot, "storage")); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", s.graphRoot(), err)
 	}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	cstorage "go.podman.io/storage"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-cri/gantry/internal/statefile"
@@ -90,7 +89,12 @@ func (s *Store) syncMarkers(markers []string) error {
 	for _, path := range markers {
 		errs = append(errs, statefile.Remove(path))
 	}
-	return errors.Join(errs...)
+	// A marker that came back would cost its layers.
+	dir, err := os.Open(s.unsynced.dir)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, dir.Sync(), dir.Close())...)
 }
 
 // dropUnsynced handles the markers that an earlier process left: it syncs what
@@ -170,7 +174,7 @@ func (s *Store) deleteSuspects(suspect map[string]bool) error {
 		if !tainted[l] {
 			continue
 		}
-		if err := s.lib.DeleteLayer(l); err != nil && !errors.Is(err, cstorage.ErrLayerUnknown) {
+		if err := s.lib.DeleteLayer(l); err != nil && s.lib.Exists(l) { // most went with their image
 			errs = append(errs, fmt.Errorf("layer %s: %w", l, err))
 		}
 	}
