@@ -28,7 +28,8 @@ func (f *streamFetcher) open(ctx context.Context, c candidate, retry retrier, w 
 	}
 	watched := &watchedSource{w: w, retry: retry, limits: f.o.Limits, layers: f.o.Limits.ofLayers()}
 	err = retry.do(ctx, c.ref.String(), func() (err error) {
-		defer w.begin()()
+		ctx, done := w.request(ctx)
+		defer done()
 		watched.ImageSource, err = ref.NewImageSource(ctx, c.sys)
 		return err
 	})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http/httptrace"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -40,6 +42,35 @@ func (w *watch) begin() (done func()) {
 	return func() { timer.Stop() }
 }
 
+// longestPause is how long the library waits, at most, where a registry asks
+// to be left alone for a while (429).
+const longestPause = time.Minute
+
+// request is begin for a call of the library that may make several requests,
+// with pauses between them: those are not the registry's silence.
+func (w *watch) request(ctx context.Context) (_ context.Context, done func()) {
+	timer := time.AfterFunc(w.limit, func() { w.cancel(errStalled) })
+	var mu sync.Mutex // guards over
+	over := false
+	again := func(limit time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			timer.Reset(limit)
+		}
+	}
+	trace := httptrace.ClientTrace{
+		GetConn:              func(string) { again(w.limit) },
+		GotFirstResponseByte: func() { again(w.limit + longestPause) },
+	}
+	return httptrace.WithClientTrace(ctx, &trace), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		timer.Stop()
+	}
+}
+
 // explain replaces the errors that follow from a stall by what happened.
 func (w *watch) explain(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStalled) {
@@ -60,7 +91,8 @@ type watchedSource struct {
 
 func (s *watchedSource) GetManifest(ctx context.Context, instance *digest.Digest) (body []byte, mediaType string, err error) {
 	err = s.retry.do(ctx, "manifest", func() (err error) {
-		defer s.w.begin()()
+		ctx, done := s.w.request(ctx)
+		defer done()
 		body, mediaType, err = s.ImageSource.GetManifest(ctx, instance)
 		return err
 	})
@@ -89,8 +121,20 @@ func (s *watchedSource) GetBlob(ctx context.Context, info types.BlobInfo, _ type
 
 // openBlob asks for a blob once.
 func (s *watchedSource) openBlob(ctx context.Context, info types.BlobInfo) (io.ReadCloser, error) {
-	defer s.w.begin()()
+	ctx, done := s.w.request(ctx)
+	defer done()
 	body, _, err := s.ImageSource.GetBlob(ctx, info, none.NoCache)
+	if err != nil {
+		return nil, err
+	}
+	return &watchedBody{body, s.w}, nil
+}
+
+// openRest asks for the part of a blob from offset on, once.
+func (s *watchedSource) openRest(ctx context.Context, info types.BlobInfo, offset int64) (io.ReadCloser, error) {
+	ctx, done := s.w.request(ctx)
+	defer done()
+	body, err := openRest(ctx, s.ImageSource, info, offset)
 	if err != nil {
 		return nil, err
 	}
