@@ -90,7 +90,7 @@ func (b *blob) readOnce(p []byte) (n int, err error) {
 // open connects and skips what was handed out already.
 func (b *blob) open() error {
 	if b.offset > 0 {
-		body, err := b.src.openRest(b.ctx, b.info, b.offset)
+		body, err := b.src.openRange(b.ctx, b.info, byteRange{b.offset, toEnd})
 		if err == nil {
 			b.body = body
 			return nil

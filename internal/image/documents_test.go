@@ -18,7 +18,7 @@ import (
 )
 
 // changed is img with another manifest.
-func changed(t *testing.T, img testImage, change func(*imgspec.Manifest)) testImage {
+func changed(t testing.TB, img testImage, change func(*imgspec.Manifest)) testImage {
 	t.Helper()
 	var m imgspec.Manifest
 	must(t, json.Unmarshal(img.manifest, &m))

@@ -25,9 +25,16 @@ type layerJob struct {
 }
 
 // layer downloads, verifies and unpacks one layer, in one pass and without a
-// copy of the blob. A registry that sent the wrong bytes is asked once more.
+// copy of the blob, or of one with a table of contents what is not stored. A registry that sent the wrong bytes is asked once more.
 func (f *streamFetcher) layer(ctx context.Context, src *watchedSource, job layerJob) (storage.NewLayer, error) {
 	start := time.Now()
+	contents, ok := f.contents(ctx, src, job)
+	if ok {
+		if l, ok := f.partial(ctx, src, job, contents); ok {
+			l.Pieces = contents.pieces()
+			return l, nil
+		}
+	}
 	l, err := f.layerOnce(ctx, src, job)
 	if errors.Is(err, errWrongContent) && ctx.Err() == nil {
 		f.log.Warn("layer damaged on its way, fetched again", "blob", job.blob.Digest, "err", err)
@@ -36,6 +43,7 @@ func (f *streamFetcher) layer(ctx context.Context, src *watchedSource, job layer
 	if err != nil {
 		return storage.NewLayer{}, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
+	l.Pieces = contents.pieces()
 	f.log.Debug("layer fetched", "blob", job.blob.Digest, "bytes", l.BlobSize, "unpacked", l.Size, "took", time.Since(start))
 	return l, nil
 }

@@ -130,11 +130,11 @@ func (s *watchedSource) openBlob(ctx context.Context, info types.BlobInfo) (io.R
 	return &watchedBody{body, s.w}, nil
 }
 
-// openRest asks for the part of a blob from offset on, once.
-func (s *watchedSource) openRest(ctx context.Context, info types.BlobInfo, offset int64) (io.ReadCloser, error) {
+// openRange asks for a part of a blob, once.
+func (s *watchedSource) openRange(ctx context.Context, info types.BlobInfo, r byteRange) (io.ReadCloser, error) {
 	ctx, done := s.w.request(ctx)
 	defer done()
-	body, err := openRest(ctx, s.ImageSource, info, offset)
+	body, err := openRange(ctx, s.ImageSource, info, r)
 	if err != nil {
 		return nil, err
 	}

@@ -117,6 +117,7 @@ func (s *Store) deleteRemoved() {
 	if ids := s.layerIDs(); ids != nil {
 		s.usage.keepOnly(ids)
 		s.shapes.keepOnly(ids)
+		s.dropPieces(ids)
 	}
 }
 

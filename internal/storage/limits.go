@@ -53,6 +53,13 @@ func (b *Budget) take(n int64) error {
 	return nil
 }
 
+// give returns what was not used after all.
+func (b *Budget) give(n int64) {
+	if b != nil {
+		b.left.Add(n)
+	}
+}
+
 // What an archive may have beyond the content of its members: headers, with
 // their extensions, and what follows its end.
 const (

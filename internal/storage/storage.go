@@ -10,6 +10,7 @@
 //	staging/            layers being unpacked
 //	unsynced/           which layers may not be on the disk yet
 //	naming/             names that the library's records may not have yet
+//	pieces/<layer id>   digests of the files of a layer
 //	damaged/            replaced layers that a container may still use
 //	removed/<image id>  images that lost their names while a container uses them
 //	usage.json          what each image layer occupies
@@ -85,7 +86,7 @@ func Open(o Options) (_ *Store, err error) {
 	if s.usage.period = o.UsagePeriod; s.usage.period <= 0 {
 		s.usage.period = 10 * time.Second
 	}
-	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir(), s.stagingDir(), s.damagedDir(), s.unsyncedDir(), s.namingDir()} {
+	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir(), s.stagingDir(), s.damagedDir(), s.unsyncedDir(), s.namingDir(), s.piecesDir()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
 		}

@@ -73,6 +73,7 @@ func unpackLayer(ctx context.Context, r io.Reader, dir string, limits Limits) (r
 	defer u.close()
 	u.rootDepth = u.depth(root)
 	if err := u.all(ctx, r); err != nil {
+		u.limits.Image.give(u.bytes) // another try may follow
 		return false, err
 	}
 	return u.rootSeen, nil
