@@ -51,20 +51,27 @@ func (f files) archive(t testing.TB) []byte {
 // library's own writer.
 func chunkedImage(t testing.TB, f files, change func(annotations map[string]string)) testImage {
 	t.Helper()
-	raw, annotations := f.archive(t), map[string]string{}
-	var blob bytes.Buffer
-	w, err := compressor.ZstdCompressor(&blob, annotations, nil)
+	raw := f.archive(t)
+	blob, annotations := chunkedBlob(t, raw)
+	if change != nil {
+		change(annotations)
+	}
+	img := imageOf(t, blob, digest.FromBytes(raw))
+	return changed(t, img, func(m *imgspec.Manifest) {
+		m.Layers[0].MediaType, m.Layers[0].Annotations = imgspec.MediaTypeImageLayerZstd, annotations
+	})
+}
+
+func chunkedBlob(t testing.TB, raw []byte) (blob []byte, annotations map[string]string) {
+	t.Helper()
+	var buf bytes.Buffer
+	annotations = map[string]string{}
+	w, err := compressor.ZstdCompressor(&buf, annotations, nil)
 	must(t, err)
 	_, err = w.Write(raw)
 	must(t, err)
 	must(t, w.Close())
-	if change != nil {
-		change(annotations)
-	}
-	img := imageOf(t, blob.Bytes(), digest.FromBytes(raw))
-	return changed(t, img, func(m *imgspec.Manifest) {
-		m.Layers[0].MediaType, m.Layers[0].Annotations = imgspec.MediaTypeImageLayerZstd, annotations
-	})
+	return buf.Bytes(), annotations
 }
 
 // sentBytes counts what a registry sends of a blob.

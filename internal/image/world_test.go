@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
@@ -38,35 +39,44 @@ const movingTag = "/moving:latest"
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{reg: newFake(t), layers: map[digest.Digest]map[string][32]byte{}}
-	base := w.layer(t, 0, 60)
+	base := w.layer(t, 60, 0)
 	for i := range worldImages {
-		raws := [][]byte{base, w.layer(t, 1+i, 40), w.layer(t, 100+i, 3)}
+		raws := [][]byte{base, w.layer(t, 40, 1+i), w.layer(t, 3, 100+i)}
 		var blobs [][]byte
 		var diffIDs []digest.Digest
 		for _, raw := range raws {
 			blobs, diffIDs = append(blobs, gzipped(t, raw)), append(diffIDs, digest.FromBytes(raw))
 		}
-		w.images = append(w.images, imageOfLayers(t, blobs, diffIDs))
+		img := imageOfLayers(t, blobs, diffIDs)
+		if i >= worldImages-2 { // the last has most of what the one before it has
+			raw := w.layer(t, 40, worldImages, i)
+			blob, annotations := chunkedBlob(t, raw)
+			blobs[1], diffIDs[1] = blob, digest.FromBytes(raw)
+			img = changed(t, imageOfLayers(t, blobs, diffIDs), func(m *imgspec.Manifest) { m.Layers[1].Annotations = annotations })
+		}
+		w.images = append(w.images, img)
 		w.reg.put(fmt.Sprintf("img%d", i), "1", w.images[i])
 	}
 	w.reg.put("moving", "latest", w.images[0])
 	return w
 }
 
-// layer makes an archive with so many files of up to 64 KiB.
-func (w *world) layer(t testing.TB, seed, files int) []byte {
+// layer makes an archive with so many files of up to 64 KiB for each seed.
+func (w *world) layer(t testing.TB, files int, seeds ...int) []byte {
 	t.Helper()
-	rng := rand.New(rand.NewPCG(uint64(seed), 1))
 	content := map[string][32]byte{}
 	var members []member
-	for i := range files {
-		body := make([]byte, rng.IntN(64<<10))
-		for j := range body {
-			body[j] = byte(rng.Uint32())
+	for _, seed := range seeds {
+		rng := rand.New(rand.NewPCG(uint64(seed), 1))
+		for i := range files {
+			body := make([]byte, rng.IntN(64<<10))
+			for j := range body {
+				body[j] = byte(rng.Uint32())
+			}
+			name := fmt.Sprintf("l%d/d%d/e%d/f%d", seed, i%7, i%3, i)
+			members = append(members, member{name: name, body: string(body)})
+			content[name] = sha256.Sum256(body)
 		}
-		name := fmt.Sprintf("l%d/d%d/e%d/f%d", seed, i%7, i%3, i)
-		members = append(members, member{name: name, body: string(body)})
-		content[name] = sha256.Sum256(body)
 	}
 	raw := archiveOf(t, members...)
 	w.layers[digest.FromBytes(raw)] = content

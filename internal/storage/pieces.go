@@ -41,7 +41,11 @@ func (s *Store) notePieces(l NewLayer) {
 		return
 	}
 	path := s.piecesFile(l.ID)
-	if err := errors.Join(writePieces(path+".tmp", l.Pieces), os.Rename(path+".tmp", path)); err != nil {
+	err := writePieces(path+".tmp", l.Pieces)
+	if err == nil {
+		err = os.Rename(path+".tmp", path)
+	}
+	if err != nil {
 		s.log.Warn("contents of a layer not recorded, later pulls fetch more", "layer", l.ID, "err", err)
 	}
 }

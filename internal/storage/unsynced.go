@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -109,10 +110,16 @@ func (s *Store) dropUnsynced() (problems []error) {
 	suspect := map[string]bool{}
 	for _, e := range entries {
 		path := filepath.Join(s.unsynced.dir, e.Name())
+		if strings.HasSuffix(path, ".tmp") { // never finished: nothing was recorded after it
+			if err := os.Remove(path); err != nil {
+				problems = append(problems, err)
+			}
+			continue
+		}
 		markers = append(markers, path)
 		var m unsyncedMarker
 		if err := statefile.Read(path, unsyncedVersion, &m); err != nil {
-			problems = append(problems, err) // it was not finished: nothing was recorded after it
+			problems = append(problems, err)
 			continue
 		}
 		if m.Epoch != s.unsynced.epoch {
@@ -122,7 +129,7 @@ func (s *Store) dropUnsynced() (problems []error) {
 		}
 	}
 	if len(markers) == 0 {
-		return nil
+		return problems
 	}
 	if err := s.deleteSuspects(suspect); err != nil {
 		return append(problems, fmt.Errorf("delete layers that power loss may have damaged: %w", err))
