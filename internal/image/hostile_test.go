@@ -54,7 +54,7 @@ func (s *testService) checkEmpty(t *testing.T) {
 	if layers, err := s.store.Library().Layers(); err != nil || len(layers) != 0 {
 		t.Errorf("%d layers, %v", len(layers), err)
 	}
-	for _, dir := range []string{"staging", "containers/.trash", "damaged", "unsynced", "naming", "tmp/blobs"} {
+	for _, dir := range []string{"staging", "containers/.trash", "damaged", "unsynced", "../run/naming", "tmp/blobs"} {
 		deadline := time.Now().Add(prompt) // the trash is emptied in the background
 		for {
 			left, err := os.ReadDir(filepath.Join(s.dir, "root", dir))

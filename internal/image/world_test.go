@@ -223,7 +223,7 @@ func (w *world) checkClean(t *testing.T, s *testService) {
 		if n := count("storage/overlay/l/*"); n != len(needed) {
 			return fmt.Errorf("%d links to layers, want %d", n, len(needed))
 		}
-		for _, pattern := range []string{"staging/*", "containers/.trash/*", "damaged/*", "unsynced/*", "naming/*", "tmp/blobs/*", "removed/*"} {
+		for _, pattern := range []string{"staging/*", "containers/.trash/*", "damaged/*", "unsynced/*", "../run/naming/*", "tmp/blobs/*", "removed/*"} {
 			if n := count(pattern); n != 0 {
 				return fmt.Errorf("%d left in %s", n, pattern)
 			}

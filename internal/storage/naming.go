@@ -16,9 +16,10 @@ import (
 const namingVersion = 1
 
 // naming is names that an image was given and that the library's records may
-// not have yet. Its file outlives the daemon; power loss may take it, and with
-// it the names.
+// not have yet. Its file outlives the daemon, and no reboot: it is in the
+// volatile directory, where no write waits for a disk.
 type naming struct {
+	Epoch string   `json:"epoch"`
 	Image string   `json:"image"`
 	Names []string `json:"names"`
 
@@ -34,7 +35,7 @@ func (s *Store) AddNames(imageID string, names []string) (Image, bool, error) {
 	if !ok || img.hasNames(names) {
 		return img, ok, nil
 	}
-	n := naming{Image: imageID, Names: names, path: filepath.Join(s.namingDir(), s.nextNaming())}
+	n := naming{Epoch: s.unsynced.epoch, Image: imageID, Names: names, path: filepath.Join(s.namingDir(), s.nextNaming())}
 	if err := statefile.Write(n.path, namingVersion, n); err != nil {
 		return Image{}, false, fmt.Errorf("name image %s: %w", imageID, err)
 	}
@@ -119,7 +120,8 @@ func (s *Store) dropNamingsLocked(imageID string) (files []string) {
 }
 
 // loadNamings records the names that an earlier process could not. A file that
-// can't be read was being written when it ended.
+// can't be read was being written when it ended; one of another epoch may have
+// come back with a power loss, although what it says was recorded long ago.
 func (s *Store) loadNamings() error {
 	entries, err := os.ReadDir(s.namingDir())
 	if err != nil {
@@ -128,7 +130,7 @@ func (s *Store) loadNamings() error {
 	var errs []error
 	for _, e := range entries { // sorted by name
 		n := naming{path: filepath.Join(s.namingDir(), e.Name())}
-		if err := statefile.Read(n.path, namingVersion, &n); err != nil || s.removed[n.Image] {
+		if err := statefile.Read(n.path, namingVersion, &n); err != nil || s.removed[n.Image] || n.Epoch != s.unsynced.epoch {
 			err = os.Remove(n.path)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, err)
@@ -160,4 +162,4 @@ func (x *Index) named(n naming) *Index {
 	return y
 }
 
-func (s *Store) namingDir() string { return filepath.Join(s.root, "naming") }
+func (s *Store) namingDir() string { return filepath.Join(s.runRoot, "naming") }

@@ -9,11 +9,15 @@
 //	containers/.trash/  writable layers on their way out
 //	staging/            layers being unpacked
 //	unsynced/           which layers may not be on the disk yet
-//	naming/             names that the library's records may not have yet
 //	pieces/<layer id>   digests of the files of a layer
 //	damaged/            replaced layers that a container may still use
 //	removed/<image id>  images that lost their names while a container uses them
 //	usage.json          what each image layer occupies
+//
+// Under Options.RunRoot:
+//
+//	storage/            the library's locks
+//	naming/             names that the library's records may not have yet
 package storage
 
 import (
@@ -34,10 +38,11 @@ import (
 
 // Store is one instance's storage. All methods may be called concurrently.
 type Store struct {
-	root string
-	log  *slog.Logger
-	lib  cstorage.Store
-	lock *os.File // flock on the root, held until Close
+	root    string
+	runRoot string
+	log     *slog.Logger
+	lib     cstorage.Store
+	lock    *os.File // flock on the root, held until Close
 
 	index    atomic.Pointer[Index]
 	problems atomic.Pointer[[]error]
@@ -79,7 +84,7 @@ func Reexec() bool { return reexec.Init() }
 // a root open: the second gets errkind.Precondition. An image that can't be
 // read is left out and reported by Problems, never an error.
 func Open(o Options) (_ *Store, err error) {
-	s := &Store{root: o.Root, log: o.Log, uses: map[id.Container][]string{}, removed: map[string]bool{}}
+	s := &Store{root: o.Root, runRoot: o.RunRoot, log: o.Log, uses: map[id.Container][]string{}, removed: map[string]bool{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
