@@ -311,8 +311,8 @@ func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) ima
 			LayerBytes: cfg.MaxLayerBytes, LayerEntries: cfg.MaxLayerEntries,
 			ImageBytes: cfg.MaxImageBytes, ImageLayers: cfg.MaxImageLayers, DocumentBytes: cfg.MaxManifestBytes,
 		},
-		UserAgent:         "gantry/" + version,
-		Log:               log,
+		UserAgent: "gantry/" + version,
+		Log:       log,
 	}
 	if cfg.PauseImage != "" {
 		o.Pinned = []string{cfg.PauseImage}

@@ -59,7 +59,7 @@ func TestFormats(t *testing.T) {
 func TestForeignLayersAreRefused(t *testing.T) {
 	for name, change := range map[string]func(*imgspec.Manifest){
 		"OCI": func(m *imgspec.Manifest) {
-			m.Layers[0].MediaType = imgspec.MediaTypeImageLayerNonDistributableGzip //nolint:staticcheck // images have them still
+			m.Layers[0].MediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 		},
 		"with URLs": func(m *imgspec.Manifest) { m.Layers[0].URLs = []string{"http://127.0.0.1:1/layer"} },
 		"Docker": func(m *imgspec.Manifest) {
