@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	cutsEnv   = "GANTRY_TEST_POWER_CUTS" // how many of each file system; 8 if it is not set
+	cutsEnv   = "GANTRY_TEST_POWER_CUTS" // how many of each file system; 6 if it is not set
 	seedEnv   = "GANTRY_TEST_SEED"
 	insideEnv = "GANTRY_TEST_POWER_INSIDE"
 )
@@ -46,7 +46,7 @@ func TestPowerLoss(t *testing.T) {
 }
 
 func cutPower(t *testing.T, kind string) {
-	cuts, rng := numberFrom(t, cutsEnv, 8), seeded(t)
+	cuts, rng := numberFrom(t, cutsEnv, 6), seeded(t)
 	w, d := newWorld(t), newDisk(t, kind)
 	conf := write(t, t.TempDir(), "registries.conf", insecure(w.reg.host))
 	s := openService(t, d.mount, func(o *Options) { o.RegistriesConf = conf })
