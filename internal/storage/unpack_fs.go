@@ -129,7 +129,7 @@ func (u *unpacker) mkdir(parent int, base string, mode uint32) error {
 // depth is how many directories are above one of the layer, its root included;
 // beyond all bounds where its path is longer than the kernel tells.
 func (u *unpacker) depth(dir int) int {
-	path := make([]byte, maxPath)
+	path := u.buf[:maxPath] // nothing is being written
 	n, err := unix.Readlink(procPath(dir, ""), path)
 	if err != nil || n == len(path) {
 		return maxDepth
