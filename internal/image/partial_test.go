@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -206,6 +207,27 @@ func TestPartialPull(t *testing.T) {
 				t.Errorf("left: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// TestPartialPullFromRealRegistry: it has ranges, many to a request.
+func TestPartialPullFromRealRegistry(t *testing.T) {
+	reg := newRegistry(t)
+	old := randomFiles(100)
+	fresh := maps.Clone(old)
+	fresh["usr/d1/file1"] = "changed"
+	reg.put("app", "1", chunkedImage(t, old, nil))
+	reg.put("app", "2", chunkedImage(t, fresh, nil))
+	conf := withRegistries(t, insecure(reg.host))
+	var log bytes.Buffer
+	s := newService(t, func(o *Options) {
+		conf(o)
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	s.pull(t, reg.host+"/app:1")
+	fresh.check(t, layerFiles(t, s, s.pull(t, reg.host+"/app:2")))
+	if !strings.Contains(log.String(), "layer fetched in part") {
+		t.Errorf("not in part: %s", log.String())
 	}
 }
 

@@ -30,7 +30,7 @@ const (
 	zstdImage   = "docker.io/bench/big:zstd"
 	layersImage = "docker.io/bench/layers:40"
 
-	chunkedImage = "docker.io/bench/chunked:1" // one of the large layers
+	chunkedImage = "docker.io/bench/chunked:1" // a large layer that no other image has
 	updateImage  = "docker.io/bench/chunked:2" // with some files changed
 )
 
@@ -98,9 +98,9 @@ func pullLayout(dir string) ([]godigest.Digest, error) {
 	name(gz, againImage)
 	zs, _ := w.image(big, zstandard())
 	name(zs, zstdImage)
-	one, _ := w.image(big[:1], zstdChunked())
+	one, _ := w.image([][]byte{bigLayerWith(bigLayers, 0)}, zstdChunked())
 	name(one, chunkedImage)
-	two, _ := w.image([][]byte{bigLayerWith(0, newFiles)}, zstdChunked())
+	two, _ := w.image([][]byte{bigLayerWith(bigLayers, newFiles)}, zstdChunked())
 	name(two, updateImage)
 	many, _ := w.image(small, gzipped())
 	name(many, layersImage)
