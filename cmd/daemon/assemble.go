@@ -312,8 +312,12 @@ func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) ima
 		TempDir:           filepath.Join(cfg.Root, "tmp"),
 		StallTimeout:      cfg.PullStallTimeout,
 		MaxDownloads:      uint(cfg.MaxParallelDownloads),
-		UserAgent:         "gantry/" + version,
-		Log:               log,
+		Limits: image.Limits{
+			LayerBytes: cfg.MaxLayerBytes, LayerEntries: cfg.MaxLayerEntries,
+			ImageBytes: cfg.MaxImageBytes, ImageLayers: cfg.MaxImageLayers, DocumentBytes: cfg.MaxManifestBytes,
+		},
+		UserAgent: "gantry/" + version,
+		Log:       log,
 	}
 	if cfg.PauseImage != "" {
 		o.Pinned = append(o.Pinned, cfg.PauseImage)

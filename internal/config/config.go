@@ -34,6 +34,11 @@ type Config struct {
 	AuthFile             string   // "" means none
 	PullStallTimeout     time.Duration
 	MaxParallelDownloads int
+	MaxImageBytes        int64
+	MaxImageLayers       int
+	MaxLayerBytes        int64
+	MaxLayerEntries      int64
+	MaxManifestBytes     int64
 
 	DefaultRuntime string             // "" until ResolveRuntimes has chosen one
 	Runtimes       map[string]Runtime // by handler name; replaced, never changed

@@ -113,7 +113,7 @@ func TestArtifact(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, s.Remove(t.Context(), name))
-	s.checkEmpty(t)
+	s.wantNothing(t)
 }
 
 // TestArtifactsDiffer: two artifacts with the same (empty) configuration are two images.
@@ -167,7 +167,7 @@ func TestHostileArtifacts(t *testing.T) {
 			if errkind.Of(err) != errkind.Invalid {
 				t.Errorf("%v (kind %d)", err, errkind.Of(err))
 			}
-			s.checkEmpty(t)
+			s.wantNothing(t)
 		})
 	}
 	lying := buildArtifact(t, "x/y", blobOf{title: "a", body: "what it says"}, blobOf{title: "b", body: "what it says too"})
@@ -180,5 +180,5 @@ func TestHostileArtifacts(t *testing.T) {
 	if _, err := s.Pull(t.Context(), PullRequest{Image: reg.host + "/evil:1"}); errkind.Of(err) != errkind.Unavailable || !strings.Contains(err.Error(), "digest") {
 		t.Errorf("a lying blob: %v", err)
 	}
-	s.checkEmpty(t)
+	s.wantNothing(t)
 }

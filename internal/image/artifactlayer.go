@@ -26,13 +26,13 @@ func (f *streamFetcher) artifactLayer(ctx context.Context, src *watchedSource, j
 	reader, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		w := artifactWriter{ctx: ctx, src: src, tar: tar.NewWriter(writer), dirs: map[string]bool{}}
+		w := artifactWriter{ctx: ctx, src: src, unpack: f.unpack, tar: tar.NewWriter(writer), dirs: map[string]bool{}}
 		err := w.writeAll(job.files)
 		written <- err
 		_ = writer.CloseWithError(err) // never fails
 	}()
 	out := &counted{r: reader, hash: digest.SHA256.Hash()}
-	staged, err := f.store.Stage(ctx, out, f.o.Limits)
+	staged, err := f.store.Stage(ctx, out, src.layers)
 	select {
 	case writeErr := <-written: // it says more than that the archive broke off
 		err = cmp.Or(writeErr, err)
@@ -55,10 +55,11 @@ func (f *streamFetcher) artifactLayer(ctx context.Context, src *watchedSource, j
 
 // artifactWriter writes blobs to an archive.
 type artifactWriter struct {
-	ctx  context.Context
-	src  *watchedSource
-	tar  *tar.Writer
-	dirs map[string]bool // that were written
+	ctx    context.Context
+	src    *watchedSource
+	unpack decompressor
+	tar    *tar.Writer
+	dirs   map[string]bool // that were written
 }
 
 func (w artifactWriter) writeAll(files []artifactFile) error {
@@ -111,7 +112,7 @@ func (w artifactWriter) parents(name string) error {
 // copyArchive copies the files, directories and links of an archive. Nothing
 // that only a running program could want comes along.
 func (w artifactWriter) copyArchive(body io.Reader) (err error) {
-	plain, _, err := decompress(body)
+	plain, _, err := w.unpack.open(w.ctx, body)
 	if err != nil {
 		return err
 	}

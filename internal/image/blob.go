@@ -17,8 +17,9 @@ import (
 var errWrongContent = errors.New("the registry sent something else")
 
 // blob reads one blob, verified. A connection that breaks is replaced: the
-// library asks for the rest by a range first; where that fails, the blob is
-// asked for again and what is known of it skipped.
+// rest is asked for by a range, by the library once in a while and else by us;
+// of a registry that has no ranges the blob is asked for again, and what is
+// known of it skipped.
 type blob struct {
 	ctx   context.Context
 	src   *watchedSource
@@ -88,6 +89,16 @@ func (b *blob) readOnce(p []byte) (n int, err error) {
 
 // open connects and skips what was handed out already.
 func (b *blob) open() error {
+	if b.offset > 0 {
+		body, err := b.src.openRange(b.ctx, b.info, byteRange{b.offset, toEnd})
+		if err == nil {
+			b.body = body
+			return nil
+		}
+		if passes(err) {
+			return err
+		}
+	}
 	body, err := b.src.openBlob(b.ctx, b.info)
 	if err != nil {
 		return err

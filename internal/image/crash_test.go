@@ -1,74 +1,91 @@
 package image
 
 import (
+	"context"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/storage"
 )
 
-// TestKillInMidPull kills the process at random points of a pull. Whatever it
-// left: the image is absent or whole, the next pull succeeds, and nothing
-// else stays.
-func TestKillInMidPull(t *testing.T) {
-	reg := newFake(t)
-	src := buildImage(t, nil, 3<<20, 1<<20, 100, 100)
-	reg.put("app", "1", src)
-	name := reg.host + "/app:1"
-	rounds, whole := 12, 0
-	for range rounds {
-		dir := t.TempDir()
-		conf := write(t, dir, "registries.conf", insecure(reg.host))
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), crashEnv+"="+dir, crashEnv+"_IMAGE="+name)
-		cmd.Stderr = os.Stderr
-		must(t, cmd.Start())
-		timer := time.AfterFunc(rand.N(600*time.Millisecond), func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait() // killed, by the timer or by itself
-		timer.Stop()
+const (
+	killsEnv = "GANTRY_TEST_PULL_KILLS" // how many; 12 if it is not set
+	crashEnv = "GANTRY_TEST_PULL_DIR"
+)
 
+// TestKillInMidPull kills a process at random points of its start, and of
+// pulls, removals and moving tags. From what each left the next one starts:
+// every image that it lists is whole, one that was complete before is there,
+// what was temporary is gone, no mount is left, and every image comes by a
+// pull.
+func TestKillInMidPull(t *testing.T) {
+	kills, rng, w := numberFrom(t, killsEnv, 12), seeded(t), newWorld(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var mover sync.WaitGroup
+	mover.Go(func() { w.move(ctx, rand.New(rand.NewPCG(1, 1))) })
+	defer mover.Wait()
+	defer stop()
+	var all outcome
+	dir, fresh := "", true
+	for n := range kills {
+		if fresh = n%4 == 0; fresh {
+			dir = filepath.Join(t.TempDir(), "store")
+			must(t, os.MkdirAll(dir, 0o755))
+			write(t, dir, "registries.conf", insecure(w.reg.host))
+		}
+		w.kill(t, dir, time.Duration(rng.Int64N(int64(700*time.Millisecond))))
 		if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), dir) {
 			t.Errorf("mounts left: %v\n%s", err, mounts)
 		}
-		s := openService(t, dir, func(o *Options) { o.RegistriesConf = conf })
-		must(t, s.store.Reclaim(func(id.Container) bool { return true }))
-		if p := s.store.Problems(); len(p) != 0 {
-			t.Errorf("problems: %v", p)
+		out := w.check(t, dir, !fresh)
+		all.whole, all.absent, all.reclaimed = all.whole+out.whole, all.absent+out.absent, all.reclaimed+out.reclaimed
+		if t.Failed() {
+			t.Fatalf("kill %d", n)
 		}
-		if len(s.List()) == 1 {
-			whole++
-			s.checkWhole(t, s.List()[0]) // perhaps without its tag
-		}
-		s.checkWhole(t, s.pull(t, name))
-		if layers, err := s.store.Library().Layers(); err != nil || len(layers) != 4 {
-			t.Errorf("%d layers, %v", len(layers), err)
-		}
-		dirs, err := filepath.Glob(filepath.Join(dir, "root/storage/overlay/????????????????????????????????????????????????????????????????"))
-		if err != nil || len(dirs) != 4 {
-			t.Errorf("%d layer directories, %v", len(dirs), err)
-		}
-		if blobs, _ := os.ReadDir(filepath.Join(dir, "root/tmp/blobs")); len(blobs) != 0 {
-			t.Errorf("blobs left: %v", blobs)
-		}
-		s.close(t)
 	}
-	t.Logf("whole after %d of %d kills", whole, rounds)
+	t.Logf("%d kills: %d images found whole, %d absent, %d bytes reclaimed", kills, all.whole, all.absent, all.reclaimed)
 }
 
-func (s *testService) checkWhole(t *testing.T, img storage.Image) {
+// kill runs churn in a process of its own for so long.
+func (w *world) kill(t *testing.T, dir string, after time.Duration) {
 	t.Helper()
-	r, err := s.store.CreateRootFS(id.NewContainer(), img.ID, storage.RootFSOptions{})
-	must(t, err)
-	for path, size := range map[string]int{"/layer0": 3 << 20, "/layer1": 1 << 20, "/layer2": 100, "/layer3": 100} {
-		if body, err := s.store.ReadFile(r, path, 4<<20); err != nil || len(body) != size {
-			t.Errorf("%s: %d bytes, %v", path, len(body), err)
-		}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), crashEnv+"="+dir, crashEnv+"_REGISTRY="+w.reg.host)
+	cmd.Stderr = os.Stderr
+	must(t, cmd.Start())
+	time.Sleep(after)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Errorf("it ended by itself: %v", err)
 	}
-	must(t, s.store.RemoveRootFS(r.Container))
+	_ = cmd.Wait() // killed
+}
+
+// churnUntilKilled is the body of the process that TestKillInMidPull kills.
+func churnUntilKilled(dir, host string) {
+	store, err := storage.Open(storage.Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run")})
+	if err != nil {
+		panic(err)
+	}
+	s, err := New(Options{
+		Store: store, TempDir: filepath.Join(dir, "root/tmp"), RegistriesConf: filepath.Join(dir, "registries.conf"),
+		CertsDir: filepath.Join(dir, "certs.d"), RegistriesDir: filepath.Join(dir, "registries.d"),
+	})
+	if err != nil {
+		panic(err)
+	}
+	var workers sync.WaitGroup
+	for range 3 {
+		workers.Go(func() {
+			if err := churn(context.Background(), s, host, rand.Uint64()); err != nil {
+				panic(err)
+			}
+		})
+	}
+	workers.Wait()
 }

@@ -64,7 +64,7 @@ func TestEncrypted(t *testing.T) {
 	write(t, keys, "other.pem", other)
 	must(t, os.Mkdir(filepath.Join(keys, "directory"), 0o700))
 	refused("with another key")
-	s.checkEmpty(t)
+	s.wantNothing(t)
 	must(t, os.WriteFile(filepath.Join(dir, "private.pem"), []byte(private), 0o600))
 	must(t, os.Symlink("../private.pem", filepath.Join(keys, "right.pem")))
 	img := s.pull(t, name)
@@ -78,8 +78,8 @@ func TestEncrypted(t *testing.T) {
 	s.pull(t, reg.host+"/plain:1") // the same layers, but nobody keeps these secret
 }
 
-// checkEmpty fails unless nothing is stored, and nothing left of a pull.
-func (s *testService) checkEmpty(t *testing.T) {
+// wantNothing fails unless nothing is stored, and nothing left of a pull.
+func (s *testService) wantNothing(t *testing.T) {
 	t.Helper()
 	layers, err := s.store.Library().Layers()
 	must(t, err)
@@ -123,7 +123,7 @@ func TestEncryptedAndTampered(t *testing.T) {
 		if errkind.Of(err) != errkind.Invalid {
 			t.Errorf("%v (kind %d)", err, errkind.Of(err))
 		}
-		s.checkEmpty(t)
+		s.wantNothing(t)
 	}
 }
 

@@ -23,10 +23,10 @@ import (
 // ErrPolicy is wrapped where a signature policy does not allow an image.
 var ErrPolicy = errors.New("refused by the signature policy")
 
-// refused is the error of a policy that did not allow an image. Where a server
+// refusal is the error of a policy that did not allow an image. Where a server
 // of signatures can't be reached that is what is said; whatever else stands
 // against an image is a refusal.
-func refused(err error) error {
+func refusal(err error) error {
 	err = classify(err)
 	switch errkind.Of(err) {
 	case errkind.Unavailable, errkind.Timeout, errkind.Exhausted:
@@ -49,6 +49,16 @@ func classify(err error) error {
 		}
 	}
 	return err
+}
+
+// senseless says that a registry sent what nobody can read, where an error is
+// neither this node's nor of a kind that is known.
+func senseless(err error) error {
+	var local unix.Errno
+	if err == nil || errors.As(err, &local) || errkind.Of(classify(err)) != errkind.Other {
+		return err
+	}
+	return errkind.Wrap(errkind.Invalid, err)
 }
 
 // localKind knows what this node refuses or lacks.

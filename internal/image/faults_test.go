@@ -1,14 +1,12 @@
 package image
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
-	"github.com/gantry-cri/gantry/internal/storage"
 )
 
 // holdBlobs makes every blob request wait for release.
@@ -307,23 +304,4 @@ func TestAuthTokens(t *testing.T) {
 			}
 		})
 	}
-}
-
-const crashEnv = "GANTRY_TEST_PULL_DIR"
-
-// pullUntilKilled is the body of the process that TestKillInMidPull kills.
-func pullUntilKilled(dir, image string) {
-	store, err := storage.Open(storage.Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run")})
-	if err != nil {
-		panic(err)
-	}
-	s, err := New(Options{Store: store, TempDir: filepath.Join(dir, "root/tmp"), RegistriesConf: filepath.Join(dir, "registries.conf")})
-	if err != nil {
-		panic(err)
-	}
-	_, err = s.Pull(context.Background(), PullRequest{Image: image})
-	if err != nil {
-		panic(err)
-	}
-	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 }

@@ -8,8 +8,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/manifest"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/storage"
@@ -25,14 +28,16 @@ type streamFetcher struct {
 	log    *slog.Logger
 	retry  retrier
 	chunks chunkPool
+	unpack decompressor
 	slots  slots
 }
 
 func newStreamFetcher(o Options, files configFiles) *streamFetcher {
 	return &streamFetcher{
 		store: o.Store, files: files, o: o, log: o.Log,
-		retry: retrier{attempts: retryAttempts, delay: o.RetryDelay, log: o.Log},
-		slots: slots{size: int(o.MaxDownloads), used: map[string]chan struct{}{}},
+		retry:  retrier{attempts: retryAttempts, delay: o.RetryDelay, log: o.Log},
+		unpack: newDecompressor(),
+		slots:  slots{size: int(o.MaxDownloads), used: map[string]chan struct{}{}},
 	}
 }
 
@@ -44,8 +49,6 @@ func (f *streamFetcher) Fetch(ctx context.Context, c candidate, p *progress) (st
 	if err != nil {
 		return storage.Image{}, err
 	}
-	end := f.store.BeginTransfer()
-	defer end()
 	var errs []error
 	for _, from := range list {
 		var img storage.Image
@@ -56,7 +59,7 @@ func (f *streamFetcher) Fetch(ctx context.Context, c candidate, p *progress) (st
 			err = fmt.Errorf("from %s: %w", from.repo, err)
 		}
 		errs = append(errs, err)
-		if ctx.Err() != nil || errkind.Of(err) == errkind.Exhausted {
+		if ctx.Err() != nil || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 			break // another server changes nothing
 		}
 		if !from.last {
@@ -82,51 +85,87 @@ func (f *streamFetcher) attempt(ctx context.Context, c candidate, from endpoint,
 	if !from.last {
 		retry.attempts = mirrorAttempts
 	}
-	rec, names, err := f.transfer(ctx, c, retry, w)
+	img, err := f.transfer(ctx, c, retry, w)
 	if err != nil {
 		return storage.Image{}, fmt.Errorf("%s: %w", c.ref, classify(w.explain(ctx, err)))
 	}
-	return f.store.Adopt(rec.ID, names)
+	return img, nil
 }
 
-// transfer stores the image, without a name, and returns its record and the
-// names it shall have.
-func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier, w *watch) (rec storage.ImageRecord, names []string, err error) {
+// transfer stores the image and names it.
+func (f *streamFetcher) transfer(ctx context.Context, c candidate, retry retrier, w *watch) (img storage.Image, err error) {
 	policy, err := readPolicy(c.policy)
 	if err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	src, err := f.open(ctx, c, retry, w)
 	if err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	found, err := selectImage(ctx, src, c.sys)
 	if err != nil {
-		return rec, nil, err
+		return img, err
 	}
-	if names, err = storedNames(c.ref, found.top); err != nil {
-		return rec, nil, err
+	names, err := storedNames(c.ref, found.top)
+	if err != nil {
+		return img, err
 	}
 	// Before anything else of the image is read.
 	if err := f.allow(ctx, found, policy, w); err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	if src.keys, err = f.unlock(found); err != nil {
-		return rec, nil, err
+		return img, err
 	}
+	if img, ok, err := f.known(ctx, found, names); ok || err != nil {
+		return img, err
+	}
+	defer f.store.BeginTransfer()()
 	jobs, rec, err := found.describe(ctx, c.sys)
+	if err == nil {
+		err = f.o.Limits.layers(jobs)
+	}
 	if err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	rec.Signatures = f.signatures(ctx, found)
 	if err := f.layers(ctx, src, reference.Domain(c.ref), jobs); err != nil {
-		return rec, nil, err
+		return img, err
 	}
 	if err := ctx.Err(); err != nil {
-		return rec, nil, err
+		return img, err
 	}
-	return rec, names, f.store.PutImage(rec)
+	if err := f.store.PutImage(rec); err != nil {
+		return img, err
+	}
+	return f.store.Adopt(rec.ID, names)
+}
+
+// known names an image that is stored, whole, by the very documents that were
+// found. That is what most pulls come to, and no more is asked of a registry.
+func (f *streamFetcher) known(ctx context.Context, found found, names []string) (img storage.Image, ok bool, err error) {
+	digests := []digest.Digest{found.top}
+	for _, body := range append([][]byte{found.manifest}, found.indexes...) {
+		d, err := manifest.Digest(body)
+		if err != nil {
+			return img, false, fmt.Errorf("digest of manifest: %w", err)
+		}
+		digests = append(digests, d)
+	}
+	img, ok = f.store.Images().ByManifests(digests)
+	if !ok {
+		return img, false, nil
+	}
+	if len(f.signatures(ctx, found)) > 0 { // perhaps new ones
+		return img, false, nil
+	}
+	for _, layer := range img.Layers {
+		if !f.store.IntactLayer(layer) {
+			return img, false, nil
+		}
+	}
+	return f.store.AddNames(img.ID, names)
 }
 
 // layers makes sure that all layers are stored and whole: those that are not
@@ -177,7 +216,7 @@ func (f *streamFetcher) missing(jobs []layerJob) []layerJob {
 	group.SetLimit(int(f.o.MaxDownloads))
 	for i, job := range jobs {
 		group.Go(func() error {
-			healthy[i] = f.store.HealthyLayer(job.id)
+			healthy[i] = f.store.IntactLayer(job.id)
 			return nil
 		})
 	}

@@ -26,9 +26,16 @@ type layerJob struct {
 }
 
 // layer downloads, verifies and unpacks one layer, in one pass and without a
-// copy of the blob. A registry that sent the wrong bytes is asked once more.
+// copy of the blob, or of one with a table of contents what is not stored. A registry that sent the wrong bytes is asked once more.
 func (f *streamFetcher) layer(ctx context.Context, src *watchedSource, job layerJob) (storage.NewLayer, error) {
 	start := time.Now()
+	contents, ok := f.contents(ctx, src, job)
+	if ok {
+		if l, ok := f.partial(ctx, src, job, contents); ok {
+			l.Pieces = contents.pieces()
+			return l, nil
+		}
+	}
 	l, err := f.layerOnce(ctx, src, job)
 	if errors.Is(err, errWrongContent) && ctx.Err() == nil {
 		f.log.Warn("layer damaged on its way, fetched again", "blob", job.blob.Digest, "err", err)
@@ -37,6 +44,7 @@ func (f *streamFetcher) layer(ctx context.Context, src *watchedSource, job layer
 	if err != nil {
 		return storage.NewLayer{}, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
+	l.Pieces = contents.pieces()
 	f.log.Debug("layer fetched", "blob", job.blob.Digest, "bytes", l.BlobSize, "unpacked", l.Size, "took", time.Since(start))
 	return l, nil
 }
@@ -60,7 +68,7 @@ func (f *streamFetcher) layerOnce(ctx context.Context, src *watchedSource, job l
 	var kind archive.Compression
 	content, err := src.decrypted(raw, job.blob)
 	if err == nil {
-		staged, kind, err = f.stage(ctx, content, out)
+		staged, kind, err = f.stage(ctx, content, out, src.layers)
 	}
 	if err == nil {
 		err = out.check(job.diffID)
@@ -78,14 +86,14 @@ func (f *streamFetcher) layerOnce(ctx context.Context, src *watchedSource, job l
 }
 
 // stage decompresses raw and unpacks it.
-func (f *streamFetcher) stage(ctx context.Context, raw io.Reader, out *counted) (*storage.Staged, archive.Compression, error) {
-	plain, kind, err := decompress(raw)
+func (f *streamFetcher) stage(ctx context.Context, raw io.Reader, out *counted, limits storage.Limits) (*storage.Staged, archive.Compression, error) {
+	plain, kind, err := f.unpack.open(ctx, raw)
 	if err != nil {
 		return nil, kind, err
 	}
 	ahead := newPump(plain, &f.chunks)
 	out.r = ahead
-	staged, err := f.store.Stage(ctx, out, f.o.Limits)
+	staged, err := f.store.Stage(ctx, out, limits)
 	// The decompressor may be reading; raw ends with the blob or its context,
 	// and whoever called us has no use for the rest of an image that failed.
 	ahead.Close()

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getenv(crashEnv) != "" {
-		pullUntilKilled(os.Getenv(crashEnv), os.Getenv(crashEnv+"_IMAGE"))
+		churnUntilKilled(os.Getenv(crashEnv), os.Getenv(crashEnv+"_REGISTRY"))
 		return
 	}
 	os.Exit(m.Run())

@@ -69,7 +69,7 @@ func acceptsAnything(policy *signature.Policy) bool {
 	return len(policy.Transports) == 0 && reflect.DeepEqual(policy.Default, acceptAnything().Default)
 }
 
-// ask asks a policy for an image. Its errors are those of refused.
+// ask asks a policy for an image. Its errors are those of refusal.
 func ask(ctx context.Context, policy *signature.Policy, img types.UnparsedImage) (err error) {
 	pc, err := signature.NewPolicyContext(policy)
 	if err != nil {
@@ -77,7 +77,7 @@ func ask(ctx context.Context, policy *signature.Policy, img types.UnparsedImage)
 	}
 	defer func() { err = errors.Join(err, pc.Destroy()) }()
 	if allowed, err := pc.IsRunningImageAllowed(ctx, img); err != nil || !allowed {
-		return refused(err)
+		return refusal(err)
 	}
 	return nil
 }

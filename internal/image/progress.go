@@ -13,10 +13,11 @@ type Progress struct {
 	Image      string    `json:"image"`          // as it was asked for
 	From       string    `json:"from,omitempty"` // the repository that the bytes come from: a mirror's, or the registry's
 	Started    time.Time `json:"started"`
-	Received   int64     `json:"received"`    // bytes from this server
-	Total      int64     `json:"total"`       // bytes of the layers that are not stored yet; 0 until the manifest is there
-	Layers     int       `json:"layers"`      // that are not stored yet
-	LayersDone int       `json:"layers_done"` // of these, downloaded and unpacked
+	Received   int64     `json:"received"`         // bytes from this server
+	Total      int64     `json:"total"`            // bytes of the layers that are not stored yet, less Reused; 0 until the manifest is there
+	Reused     int64     `json:"reused,omitempty"` // bytes of the layers that need not come: their content is stored
+	Layers     int       `json:"layers"`           // that are not stored yet
+	LayersDone int       `json:"layers_done"`      // of these, downloaded and unpacked
 }
 
 // progress is the Progress of a transfer under way.
@@ -49,6 +50,13 @@ func (p *progress) from(repo string) {
 }
 
 func (p *progress) received(n int) { p.change(func(now *Progress) { now.Received += int64(n) }) }
+
+func (p *progress) reused(n int64) {
+	p.change(func(now *Progress) {
+		now.Reused += n
+		now.Total -= n
+	})
+}
 
 func (p *progress) missing(jobs []layerJob) {
 	p.change(func(now *Progress) {

@@ -51,7 +51,7 @@ func (s *Service) pull(ctx context.Context, r PullRequest, p *progress) (storage
 		if err == nil {
 			done := p.get()
 			s.log.Info("image pulled", "name", c.ref, "image", img.ID, "from", done.From, "layers", done.Layers,
-				"received", done.Received, "bytes", img.Size, "took", time.Since(start))
+				"received", done.Received, "reused", done.Reused, "bytes", img.Size, "took", time.Since(start))
 			return img, nil
 		}
 		s.log.Warn("image not pulled", "name", c.ref, "took", time.Since(start), "err", err)

@@ -52,6 +52,7 @@ func New(o Options) (*Service, error) {
 	if o.HelperTimeout == 0 {
 		o.HelperTimeout = DefaultHelperTimeout
 	}
+	o.Limits = o.Limits.withDefaults()
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -26,14 +26,15 @@ func (f *streamFetcher) open(ctx context.Context, c candidate, retry retrier, w 
 	if err != nil {
 		return nil, err
 	}
-	watched := &watchedSource{w: w, retry: retry}
+	watched := &watchedSource{w: w, retry: retry, limits: f.o.Limits, layers: f.o.Limits.ofLayers()}
 	err = retry.do(ctx, c.ref.String(), func() (err error) {
-		defer w.begin()()
+		ctx, done := w.request(ctx)
+		defer done()
 		watched.ImageSource, err = ref.NewImageSource(ctx, c.sys)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, senseless(err)
 	}
 	return watched, nil
 }
@@ -144,6 +145,9 @@ func foreign(mediaType string) bool {
 func checkLayer(info types.BlobInfo, diffID digest.Digest) error {
 	if err := errors.Join(info.Digest.Validate(), diffID.Validate()); err != nil {
 		return errkind.Wrap(errkind.Invalid, err)
+	}
+	if info.Size < 0 {
+		return errkind.Errorf(errkind.Invalid, "manifest gives it %d bytes", info.Size)
 	}
 	if diffID.Algorithm() != digest.SHA256 {
 		return errkind.Errorf(errkind.Invalid, "configuration names it by %s, not SHA-256", diffID.Algorithm())

@@ -79,7 +79,7 @@ func (s *Service) askStored(ctx context.Context, policy *signature.Policy, img s
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	refusal := errkind.Errorf(errkind.Denied, "%w: it has no name that a policy could be for", ErrPolicy)
+	answer := errkind.Errorf(errkind.Denied, "%w: it has no name that a policy could be for", ErrPolicy)
 	for _, name := range names {
 		named, err := reference.ParseNormalizedNamed(name)
 		if err != nil {
@@ -97,11 +97,11 @@ func (s *Service) askStored(ctx context.Context, policy *signature.Policy, img s
 			if err := ask(ctx, policy, image.UnparsedInstanceWithReference(stored, ref)); err == nil {
 				return nil
 			} else {
-				refusal = fmt.Errorf("%s: %w", name, err)
+				answer = fmt.Errorf("%s: %w", name, err)
 			}
 		}
 	}
-	return refusal
+	return answer
 }
 
 // storedSource reads a stored image's manifests and signatures.

@@ -51,12 +51,12 @@ type Options struct {
 	// HelperTimeout bounds one question to a credential helper; 0: DefaultHelperTimeout.
 	HelperTimeout time.Duration
 
-	TempDir      string         // for blobs on their way; it is the service's alone, and wiped by New
-	StallTimeout time.Duration  // a pull fails when the registry sends no byte for this long; 0: DefaultStallTimeout
-	MaxDownloads uint           // layers downloaded at a time, of one image and from one registry; 0: DefaultMaxDownloads
-	RetryDelay   time.Duration  // before a failing registry is asked again, doubled each time; 0: DefaultRetryDelay
-	Limits       storage.Limits // of each layer
-	Pinned       []string       // names of images that must not be collected (the pause image), or patterns in which * stands for anything
+	TempDir      string        // for blobs on their way; it is the service's alone, and wiped by New
+	StallTimeout time.Duration // a pull fails when the registry sends no byte for this long; 0: DefaultStallTimeout
+	MaxDownloads uint          // layers downloaded at a time, of one image and from one registry; 0: DefaultMaxDownloads
+	RetryDelay   time.Duration // before a failing registry is asked again, doubled each time; 0: DefaultRetryDelay
+	Limits       Limits
+	Pinned       []string // names of images that must not be collected (the pause image), or patterns in which * stands for anything
 	UserAgent    string
 	Log          *slog.Logger // nil discards
 }

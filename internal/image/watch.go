@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http/httptrace"
+	"sync"
 	"time"
 
 	"github.com/containers/ocicrypt/config"
@@ -12,6 +14,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
+	"github.com/gantry-cri/gantry/internal/storage"
 )
 
 // errStalled is the cause of a context that a watch ended.
@@ -40,6 +43,35 @@ func (w *watch) begin() (done func()) {
 	return func() { timer.Stop() }
 }
 
+// longestPause is how long the library waits, at most, where a registry asks
+// to be left alone for a while (429).
+const longestPause = time.Minute
+
+// request is begin for a call of the library that may make several requests,
+// with pauses between them: those are not the registry's silence.
+func (w *watch) request(ctx context.Context) (_ context.Context, done func()) {
+	timer := time.AfterFunc(w.limit, func() { w.cancel(errStalled) })
+	var mu sync.Mutex // guards over
+	over := false
+	again := func(limit time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			timer.Reset(limit)
+		}
+	}
+	trace := httptrace.ClientTrace{
+		GetConn:              func(string) { again(w.limit) },
+		GotFirstResponseByte: func() { again(w.limit + longestPause) },
+	}
+	return httptrace.WithClientTrace(ctx, &trace), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		timer.Stop()
+	}
+}
+
 // explain replaces the errors that follow from a stall by what happened.
 func (w *watch) explain(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStalled) {
@@ -52,18 +84,24 @@ func (w *watch) explain(ctx context.Context, err error) error {
 // registry failed in a way that passes.
 type watchedSource struct {
 	types.ImageSource
-	w     *watch
-	retry retrier
-	keys  *config.DecryptConfig // of an image with encrypted layers
+	w      *watch
+	retry  retrier
+	limits Limits
+	layers storage.Limits        // of each
+	keys   *config.DecryptConfig // of an image with encrypted layers
 }
 
 func (s *watchedSource) GetManifest(ctx context.Context, instance *digest.Digest) (body []byte, mediaType string, err error) {
 	err = s.retry.do(ctx, "manifest", func() (err error) {
-		defer s.w.begin()()
+		ctx, done := s.w.request(ctx)
+		defer done()
 		body, mediaType, err = s.ImageSource.GetManifest(ctx, instance)
 		return err
 	})
-	return body, mediaType, err
+	if err == nil {
+		err = s.limits.document("manifest", int64(len(body)))
+	}
+	return body, mediaType, senseless(err)
 }
 
 func (s *watchedSource) GetSignatures(ctx context.Context, instance *digest.Digest) ([][]byte, error) {
@@ -73,6 +111,9 @@ func (s *watchedSource) GetSignatures(ctx context.Context, instance *digest.Dige
 
 // GetBlob is what the library reads small blobs through.
 func (s *watchedSource) GetBlob(ctx context.Context, info types.BlobInfo, _ types.BlobInfoCache) (io.ReadCloser, int64, error) {
+	if err := s.limits.document("configuration", info.Size); err != nil {
+		return nil, 0, err
+	}
 	body, err := newBlob(ctx, s, info, s.retry)
 	if err != nil {
 		return nil, 0, err
@@ -82,8 +123,20 @@ func (s *watchedSource) GetBlob(ctx context.Context, info types.BlobInfo, _ type
 
 // openBlob asks for a blob once.
 func (s *watchedSource) openBlob(ctx context.Context, info types.BlobInfo) (io.ReadCloser, error) {
-	defer s.w.begin()()
+	ctx, done := s.w.request(ctx)
+	defer done()
 	body, _, err := s.ImageSource.GetBlob(ctx, info, none.NoCache)
+	if err != nil {
+		return nil, err
+	}
+	return &watchedBody{body, s.w}, nil
+}
+
+// openRange asks for a part of a blob, once.
+func (s *watchedSource) openRange(ctx context.Context, info types.BlobInfo, r byteRange) (io.ReadCloser, error) {
+	ctx, done := s.w.request(ctx)
+	defer done()
+	body, err := openRange(ctx, s.ImageSource, info, r)
 	if err != nil {
 		return nil, err
 	}

@@ -20,9 +20,10 @@ type NewLayer struct {
 	ID     string // of ChainIDs
 	Parent string // "" for the lowest
 	DiffID digest.Digest
-	Size   int64 // of the uncompressed archive
-	Blob   digest.Digest
+	Size   int64         // of the uncompressed archive
+	Blob   digest.Digest // "" where nobody has seen all of it
 	Staged *Staged
+	Pieces []Piece // by which later pulls find what is in it; may be empty
 
 	BlobSize    int64
 	Compression archive.Compression
@@ -62,6 +63,8 @@ func (s *Store) CommitLayers(layers []NewLayer) error {
 	}
 	for _, l := range layers {
 		s.usage.noteLayer(l.ID, l.Staged.usage)
+		s.noteShape(l.ID)
+		s.notePieces(l)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
+	"github.com/gantry-cri/gantry/internal/statefile"
 )
 
 // BeginTransfer keeps layers from being deleted until the returned function
@@ -34,6 +35,9 @@ func (s *Store) BeginTransfer() (end func()) {
 func (s *Store) Adopt(imageID string, names []string) (Image, error) {
 	s.records.Lock()
 	defer s.records.Unlock()
+	if err := s.recordNamesLocked(); err != nil { // these were given before
+		return Image{}, err
+	}
 	if err := s.lib.AddNames(imageID, names); err != nil {
 		return Image{}, fmt.Errorf("name image %s: %w", imageID, err)
 	}
@@ -80,10 +84,15 @@ func (s *Store) unlist(imageID string) error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.removed[imageID] = true
 	s.index.Store(s.index.Load().without(imageID))
-	return nil
+	namings := s.dropNamingsLocked(imageID)
+	s.mu.Unlock()
+	var errs []error
+	for _, path := range namings {
+		errs = append(errs, statefile.Remove(path))
+	}
+	return errors.Join(errs...)
 }
 
 // deleteRemoved deletes the removed images that nothing uses, unless a
@@ -107,6 +116,8 @@ func (s *Store) deleteRemoved() {
 	s.emptyDamaged()
 	if ids := s.layerIDs(); ids != nil {
 		s.usage.keepOnly(ids)
+		s.shapes.keepOnly(ids)
+		s.dropPieces(ids)
 	}
 }
 

@@ -69,6 +69,17 @@ func (x *Index) ByDigest(repo string, d digest.Digest) (Image, bool) {
 	return Image{}, false
 }
 
+// ByManifests finds the image that is stored with all of these manifests and
+// indexes.
+func (x *Index) ByManifests(digests []digest.Digest) (Image, bool) {
+	for _, img := range x.images {
+		if !slices.ContainsFunc(digests, func(d digest.Digest) bool { return !slices.Contains(img.Digests, d) }) {
+			return img, true
+		}
+	}
+	return Image{}, false
+}
+
 // without is the index less one image.
 func (x *Index) without(id string) *Index {
 	images := make([]Image, 0, len(x.images))

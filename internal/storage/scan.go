@@ -46,6 +46,9 @@ func (s *Store) refreshLocked() error {
 	x := newIndex(images)
 	x.problems = problems
 	s.mu.Lock()
+	for _, n := range s.namings {
+		x = x.named(n)
+	}
 	s.index.Store(x)
 	s.mu.Unlock()
 	s.measureLayers(x)

@@ -102,6 +102,7 @@ func (s *Store) HealthyLayer(layerID string) bool {
 	if err != nil {
 		return false
 	}
+	shape, shapeErr := shapeOf(dir) // before the rest: what changes meanwhile is seen next time
 	want := parseNotes(rec.Metadata).Fingerprint
 	if want == (fingerprint{}) { // unpacked by another tool
 		_, err := os.Stat(dir)
@@ -109,8 +110,12 @@ func (s *Store) HealthyLayer(layerID string) bool {
 	}
 	have, _, err := survey(dir)
 	if err != nil || have != want {
-		s.log.Warn("stored layer is damaged, fetched again", "layer", layerID, "dir", dir, "err", err)
+		s.log.Warn("stored layer is damaged, the next pull fetches it again", "layer", layerID, "dir", dir, "err", err)
+		s.shapes.forget(layerID)
 		return false
+	}
+	if shapeErr == nil {
+		s.shapes.note(layerID, shape)
 	}
 	return true
 }

@@ -9,9 +9,15 @@
 //	containers/.trash/  writable layers on their way out
 //	staging/            layers being unpacked
 //	unsynced/           which layers may not be on the disk yet
+//	pieces/<layer id>   digests of the files of a layer
 //	damaged/            replaced layers that a container may still use
 //	removed/<image id>  images that lost their names while a container uses them
 //	usage.json          what each image layer occupies
+//
+// Under Options.RunRoot:
+//
+//	storage/            the library's locks
+//	naming/             names that the library's records may not have yet
 package storage
 
 import (
@@ -32,10 +38,11 @@ import (
 
 // Store is one instance's storage. All methods may be called concurrently.
 type Store struct {
-	root string
-	log  *slog.Logger
-	lib  cstorage.Store
-	lock *os.File // flock on the root, held until Close
+	root    string
+	runRoot string
+	log     *slog.Logger
+	lib     cstorage.Store
+	lock    *os.File // flock on the root, held until Close
 
 	index    atomic.Pointer[Index]
 	problems atomic.Pointer[[]error]
@@ -48,14 +55,18 @@ type Store struct {
 	// over disk I/O and taken before mu.
 	records sync.Mutex
 
-	// mu guards uses, removed and aside, and is held where the index is replaced.
+	// mu guards what follows, and is held where the index is replaced.
 	// Never held over disk I/O.
 	mu      sync.Mutex
 	uses    map[id.Container][]string // container -> ids of its image and of its volumes
 	aside   bool                      // damaged layers wait in damagedDir for the last container to go
 	removed map[string]bool           // images without names, still on disk
 
+	namings      []naming // oldest first
+	namingSerial int64
+
 	unsynced unsyncedLayers
+	shapes   shapes
 
 	files fileCache
 	usage usageBook
@@ -73,15 +84,21 @@ func Reexec() bool { return reexec.Init() }
 // a root open: the second gets errkind.Precondition. An image that can't be
 // read is left out and reported by Problems, never an error.
 func Open(o Options) (_ *Store, err error) {
-	s := &Store{root: o.Root, log: o.Log, uses: map[id.Container][]string{}, removed: map[string]bool{}}
+	s := &Store{root: o.Root, runRoot: o.RunRoot, log: o.Log, uses: map[id.Container][]string{}, removed: map[string]bool{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.usage.period = o.UsagePeriod; s.usage.period <= 0 {
 		s.usage.period = 10 * time.Second
 	}
-	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir(), s.stagingDir(), s.damagedDir(), s.unsyncedDir()} {
+	for _, dir := range []string{o.Root, s.containersDir(), s.trashDir(), s.removedDir(), s.emptyDir(), s.stagingDir(), s.damagedDir(), s.unsyncedDir(), s.namingDir(), s.piecesDir()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+	}
+	// Nobody else may run the programs, or open the devices, of an image.
+	for _, dir := range []string{s.trashDir(), s.stagingDir(), s.damagedDir()} {
+		if err := os.Chmod(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
 	}
@@ -95,6 +112,9 @@ func Open(o Options) (_ *Store, err error) {
 	}()
 	damaged := quarantineDamaged(s.graphRoot())
 	removeProbes(s.graphRoot())
+	if err := mendLinks(s.graphRoot()); err != nil {
+		damaged = append(damaged, fmt.Errorf("links to layers: %w", err))
+	}
 	if s.lib, err = openLibrary(s.graphRoot(), filepath.Join(o.RunRoot, "storage")); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", s.graphRoot(), err)
 	}
@@ -118,8 +138,12 @@ func (s *Store) load(problems []error) error {
 	s.usage.load(s.usageFile())
 	s.usage.stop, s.usage.fresh = make(chan struct{}), make(chan struct{}, 1)
 	s.files.init()
+	s.shapes.init()
 	s.trash.init(s.trashDir(), s.log, &s.tasks)
 	problems = append(problems, s.dropUnsynced()...)
+	if err := s.loadNamings(); err != nil {
+		problems = append(problems, err)
+	}
 	if err := s.emptyStaging(); err != nil {
 		problems = append(problems, fmt.Errorf("reclaim unfinished layers: %w", err))
 	}

@@ -403,3 +403,19 @@ func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
+
+// TestUnfinishedMarker: a process that is killed while it writes one has
+// recorded no layer.
+func TestUnfinishedMarker(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir)
+	testImage(t, s)
+	must(t, s.Close())
+	marker := filepath.Join(s.unsyncedDir(), "abc.tmp")
+	must(t, os.WriteFile(marker, []byte(`{"vers`), 0o600))
+	s = openTest(t, dir)
+	defer s.Close()
+	if p := s.Problems(); len(p) != 0 || len(s.Images().List()) != 1 || exists(marker) {
+		t.Errorf("problems %v, %d images", p, len(s.Images().List()))
+	}
+}

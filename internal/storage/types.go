@@ -13,7 +13,7 @@ import (
 // Options says where a store lives.
 type Options struct {
 	Root    string       // the instance's persistent directory; images are under Root/storage, writable layers under Root/containers
-	RunRoot string       // the instance's volatile directory (RunRoot/storage: locks)
+	RunRoot string       // the instance's volatile directory
 	Log     *slog.Logger // nil discards
 
 	// UsagePeriod is how often writable layers are measured while somebody asks;

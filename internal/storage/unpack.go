@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"strings"
 
@@ -14,31 +15,8 @@ import (
 	"github.com/gantry-cri/gantry/internal/errkind"
 )
 
-// Limits bound what one layer may bring. Zero fields mean the defaults.
-type Limits struct {
-	Bytes   int64 // unpacked, as the archive's headers and content say
-	Entries int64 // members of the archive
-}
-
-// Defaults of Limits: far above real images, far below what would fill a
-// node's inodes or keep it busy for hours.
-const (
-	DefaultLayerBytes   = 128 << 30
-	DefaultLayerEntries = 2_000_000
-)
-
 // maxPath is the longest name of a member: the kernel's PATH_MAX.
 const maxPath = 4096
-
-func (l Limits) withDefaults() Limits {
-	if l.Bytes == 0 {
-		l.Bytes = DefaultLayerBytes
-	}
-	if l.Entries == 0 {
-		l.Entries = DefaultLayerEntries
-	}
-	return l
-}
 
 // Whiteouts in archives, see
 // https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts
@@ -53,10 +31,11 @@ const (
 // resolved by the kernel with the directory as their root, and the last
 // component of a name is never followed.
 type unpacker struct {
-	root   int // descriptor of the layer's directory
-	umask  uint32
-	limits Limits
-	buf    []byte
+	root      int // descriptor of the layer's directory
+	rootDepth int // how deep that is on the node
+	umask     uint32
+	limits    Limits
+	buf       []byte
 
 	entries int64
 	bytes   int64
@@ -67,6 +46,7 @@ type unpacker struct {
 	// dirs get their attributes last: what is made in them changes their
 	// times, and a setgid bit would reach their children.
 	dirs     []pendingDir
+	dirBytes int  // that dirs occupies, about
 	lateDirs bool // some have theirs already: there were too many
 	rootSeen bool // the archive has a member for the layer's root
 }
@@ -77,8 +57,8 @@ type pendingDir struct {
 	attr attributes
 }
 
-// maxPendingDirs bounds the memory that an archive can make us use.
-const maxPendingDirs = 1 << 16
+// maxPendingDirs bounds the memory that an archive can make us use, in bytes.
+const maxPendingDirs = 8 << 20
 
 // unpackLayer reads a whole archive, and what follows it, from r into dir.
 // rootSeen reports whether the archive set the attributes of dir itself.
@@ -91,7 +71,9 @@ func unpackLayer(ctx context.Context, r io.Reader, dir string, limits Limits) (r
 	}
 	u := &unpacker{root: root, umask: processUmask(), limits: limits.withDefaults(), buf: make([]byte, 128<<10), parent: -1}
 	defer u.close()
+	u.rootDepth = u.depth(root)
 	if err := u.all(ctx, r); err != nil {
+		u.limits.Image.give(u.bytes) // another try may follow
 		return false, err
 	}
 	return u.rootSeen, nil
@@ -102,7 +84,8 @@ func (u *unpacker) close() {
 	_ = unix.Close(u.root) // O_PATH: nothing can be lost
 }
 
-func (u *unpacker) all(ctx context.Context, r io.Reader) error {
+func (u *unpacker) all(ctx context.Context, from io.Reader) error {
+	r := &metered{r: from, u: u}
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
@@ -119,11 +102,11 @@ func (u *unpacker) all(ctx context.Context, r io.Reader) error {
 			return err
 		}
 		if err := u.entry(h, tr); err != nil {
-			return fmt.Errorf("unpack %.200q: %w", h.Name, err)
+			return fmt.Errorf("unpack %.200q: %w", h.Name, memberKind(err))
 		}
 	}
 	if err := u.finishDirs(); err != nil {
-		return err
+		return memberKind(err)
 	}
 	return u.drain(r)
 }
@@ -142,6 +125,9 @@ func (u *unpacker) count(h *tar.Header) error {
 	if u.entries > u.limits.Entries {
 		return errkind.Errorf(errkind.Exhausted, "layer has more than %d entries", u.limits.Entries)
 	}
+	if h.Uid < 0 || h.Gid < 0 || h.Uid >= math.MaxUint32 || h.Gid >= math.MaxUint32 {
+		return errkind.Errorf(errkind.Invalid, "layer has a file of owner %d:%d", h.Uid, h.Gid)
+	}
 	if len(h.Name) > maxPath || len(h.Linkname) > maxPath {
 		return errkind.Errorf(errkind.Invalid, "layer has a name of more than %d bytes", maxPath)
 	}
@@ -149,17 +135,13 @@ func (u *unpacker) count(h *tar.Header) error {
 		return errkind.Errorf(errkind.Exhausted, "layer is larger than %d bytes", u.limits.Bytes)
 	}
 	u.bytes += h.Size
-	return nil
+	return u.limits.Image.take(h.Size)
 }
 
 // drain reads what follows the archive's end: it belongs to the digest.
 func (u *unpacker) drain(r io.Reader) error {
-	var n int64
 	for {
-		m, err := r.Read(u.buf)
-		if n += int64(m); n > u.limits.Bytes {
-			return errkind.Errorf(errkind.Exhausted, "layer is larger than %d bytes", u.limits.Bytes)
-		}
+		_, err := r.Read(u.buf)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}

@@ -15,7 +15,7 @@ import (
 
 // directory makes a directory, or takes over the one that is there.
 func (u *unpacker) directory(parent int, base, name string, h *tar.Header) error {
-	err := unix.Mkdirat(parent, base, 0o700)
+	err := u.mkdir(parent, base, 0o700)
 	if errors.Is(err, unix.EEXIST) {
 		var st unix.Stat_t
 		if st, err = lstatAt(parent, base); err != nil {
@@ -37,7 +37,7 @@ func (u *unpacker) replaceByDir(parent int, base string, old unix.Stat_t) error 
 	if err := u.remove(parent, base); err != nil {
 		return err
 	}
-	if err := unix.Mkdirat(parent, base, 0o700); err != nil {
+	if err := u.mkdir(parent, base, 0o700); err != nil {
 		return err
 	}
 	if isWhiteout(old) {
@@ -62,6 +62,9 @@ func (u *unpacker) file(parent int, base string, h *tar.Header, content io.Reade
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	if err := roomFor(fd, h); err != nil {
+		return err
+	}
 	if err := u.write(fd, content); err != nil {
 		return err
 	}
@@ -80,30 +83,6 @@ func (u *unpacker) file(parent int, base string, h *tar.Header, content io.Reade
 		return err
 	}
 	return a.setTimes(parent, base)
-}
-
-// write copies content to fd, and makes sure that a decompressor that brings
-// more than the headers say has no effect: content ends where they say.
-func (u *unpacker) write(fd int, content io.Reader) error {
-	for {
-		n, err := content.Read(u.buf)
-		for rest := u.buf[:n]; len(rest) > 0; {
-			m, err := unix.Write(fd, rest)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("write: %w", err)
-			}
-			rest = rest[m:]
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return archiveError(err)
-		}
-	}
 }
 
 func (u *unpacker) symlink(parent int, base string, h *tar.Header) error {
@@ -141,6 +120,12 @@ func (u *unpacker) hardLink(parent int, base string, h *tar.Header) error {
 	return lookupKind(u.replacing(parent, base, link))
 }
 
+// The largest numbers of a device that the kernel knows.
+const (
+	maxMajor = 1<<12 - 1
+	maxMinor = 1<<20 - 1
+)
+
 // device makes a device node or a FIFO.
 func (u *unpacker) device(parent int, base string, h *tar.Header) error {
 	a := attributesOf(h)
@@ -152,6 +137,9 @@ func (u *unpacker) device(parent int, base string, h *tar.Header) error {
 		mode |= unix.S_IFBLK
 	default:
 		mode |= unix.S_IFIFO
+	}
+	if h.Devmajor < 0 || h.Devmajor > maxMajor || h.Devminor < 0 || h.Devminor > maxMinor {
+		return errkind.Errorf(errkind.Invalid, "device %d:%d", h.Devmajor, h.Devminor)
 	}
 	dev := unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))
 	if mode&unix.S_IFMT == unix.S_IFCHR && dev == 0 {
@@ -197,7 +185,8 @@ func (u *unpacker) finishNode(parent int, base string, a attributes) error {
 // deferDir notes the attributes of a directory.
 func (u *unpacker) deferDir(name string, a attributes) error {
 	u.dirs = append(u.dirs, pendingDir{name, a})
-	if len(u.dirs) < maxPendingDirs {
+	u.dirBytes += len(name) + a.size()
+	if u.dirBytes < maxPendingDirs {
 		return nil
 	}
 	u.lateDirs = true
@@ -210,7 +199,7 @@ func (u *unpacker) finishDirs() error {
 			return fmt.Errorf("unpack %.200q: %w", d.path, err)
 		}
 	}
-	u.dirs = u.dirs[:0]
+	u.dirs, u.dirBytes = u.dirs[:0], 0
 	return nil
 }
 
@@ -245,6 +234,15 @@ type attributes struct {
 	xattrs   map[string]string
 }
 
+// size is how much memory attributes take, about.
+func (a attributes) size() int {
+	n := 128
+	for name, value := range a.xattrs {
+		n += len(name) + len(value) + 64
+	}
+	return n
+}
+
 const xattrRecord = "SCHILY.xattr."
 
 func attributesOf(h *tar.Header) attributes {
@@ -263,10 +261,13 @@ func attributesOf(h *tar.Header) attributes {
 }
 
 // keepXattr leaves out what is the overlay's business (a layer could hide or
-// redirect directories of others with it) and the builder's security labels.
+// redirect directories of others with it) and what is the node's: labels.
 func keepXattr(name string) bool {
-	return !strings.HasPrefix(name, "trusted.") && !strings.HasPrefix(name, "user.overlay.") &&
-		name != "security.selinux" && name != "security.ima" && name != "security.evm"
+	switch name {
+	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
+		return true
+	}
+	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
 // setXattrs sets the extended attributes; those for which the file system has

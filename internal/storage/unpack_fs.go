@@ -30,7 +30,7 @@ func (u *unpacker) dir(name string) (int, error) {
 	u.dropParent()
 	fd, err := u.openDir(name)
 	if errors.Is(err, unix.ENOENT) {
-		if err := u.makeParents(name); err != nil {
+		if err := u.makeParents(name, 0); err != nil {
 			return -1, err
 		}
 		fd, err = u.openDir(name)
@@ -38,6 +38,7 @@ func (u *unpacker) dir(name string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open directory %.200q: %w", name, lookupKind(err))
 	}
+	u.dropParent() // makeParents has used it
 	u.parent, u.parentPath = fd, name
 	return fd, nil
 }
@@ -59,8 +60,9 @@ func (u *unpacker) dropParent() {
 	}
 }
 
-// makeParents makes the directories of which the archive has no member.
-func (u *unpacker) makeParents(name string) error {
+// makeParents makes the directories of which the archive has no member. One
+// may be a link to a directory that only a layer below has: then that is made.
+func (u *unpacker) makeParents(name string, links int) error {
 	if name == "." {
 		return nil
 	}
@@ -69,17 +71,70 @@ func (u *unpacker) makeParents(name string) error {
 	if err != nil {
 		return err
 	}
-	err = unix.Mkdirat(parent, base, 0o755)
+	err = u.mkdir(parent, base, 0o755)
 	if errors.Is(err, unix.EEXIST) {
-		return nil
+		return u.makeTarget(parent, dir, base, links)
 	}
 	if err == nil {
 		err = unix.Fchmodat(parent, base, 0o755, 0) // whatever the umask; nobody else knows of it
 	}
 	if err != nil {
-		return fmt.Errorf("make directory %.200q: %w", name, err)
+		return fmt.Errorf("make directory %.200q: %w", name, memberKind(err))
 	}
 	return nil
+}
+
+// makeTarget makes what the link base of the directory dir leads to; nothing
+// where it is no link.
+func (u *unpacker) makeTarget(parent int, dir, base string, links int) error {
+	target := make([]byte, maxPath)
+	n, err := unix.Readlinkat(parent, base, target)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // something else, perhaps a directory
+	}
+	if err == nil && links >= maxLinks {
+		err = unix.ELOOP
+	}
+	if err != nil {
+		return lookupKind(err)
+	}
+	to := string(target[:n])
+	if !path.IsAbs(to) {
+		to = path.Join("/", dir, to)
+	}
+	return u.makeParents(cleanTarget(to), links+1)
+}
+
+// cleanTarget is an absolute target of a link, relative to the layer's root,
+// out of which it does not lead.
+func cleanTarget(to string) string {
+	if to = path.Clean(to); to == "/" {
+		return "."
+	}
+	return to[1:]
+}
+
+// maxDepth is how deep directories may be nested. Whoever walks a tree has a
+// descriptor open for each level, and by way of links an archive can nest
+// them far deeper than a name is long.
+const maxDepth = 512
+
+func (u *unpacker) mkdir(parent int, base string, mode uint32) error {
+	if u.depth(parent) >= maxDepth {
+		return errkind.Errorf(errkind.Invalid, "directories are nested more than %d deep", maxDepth)
+	}
+	return unix.Mkdirat(parent, base, mode)
+}
+
+// depth is how many directories are above one of the layer, its root included;
+// beyond all bounds where its path is longer than the kernel tells.
+func (u *unpacker) depth(dir int) int {
+	path := u.buf[:maxPath] // nothing is being written
+	n, err := unix.Readlink(procPath(dir, ""), path)
+	if err != nil || n == len(path) {
+		return maxDepth
+	}
+	return bytes.Count(path[:n], []byte{'/'}) - u.rootDepth
 }
 
 // remove takes away what is in a member's way.
@@ -115,10 +170,14 @@ func setOpaque(parent int, base string) error {
 	return nil
 }
 
-// procPath names an entry of a directory that we have open, for calls that
-// take no descriptor.
+// procPath names an entry of a directory that we have open, or with "" itself,
+// for calls that take no descriptor.
 func procPath(dir int, base string) string {
-	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + base
+	path := "/proc/self/fd/" + strconv.Itoa(dir)
+	if base == "" {
+		return path
+	}
+	return path + "/" + base
 }
 
 // lookupKind blames the archive for names that lead nowhere.
@@ -126,6 +185,25 @@ func lookupKind(err error) error {
 	for _, kind := range []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EXDEV, unix.EPERM, unix.ENAMETOOLONG} {
 		if errors.Is(err, kind) {
 			return errkind.Errorf(errkind.Invalid, "%w", err)
+		}
+	}
+	return err
+}
+
+// memberKind blames the archive for what no file system takes, and a limit of
+// the file system for what this one does not.
+func memberKind(err error) error {
+	if errkind.Of(err) != errkind.Other {
+		return err
+	}
+	for _, kind := range []error{unix.EINVAL, unix.ENAMETOOLONG, unix.ENOTDIR, unix.ELOOP, unix.EXDEV, unix.E2BIG, unix.ERANGE, unix.EILSEQ} {
+		if errors.Is(err, kind) {
+			return errkind.Wrap(errkind.Invalid, err)
+		}
+	}
+	for _, kind := range []error{unix.EMLINK, unix.EFBIG, unix.ENOSPC, unix.EDQUOT} {
+		if errors.Is(err, kind) {
+			return errkind.Wrap(errkind.Exhausted, err)
 		}
 	}
 	return err

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
-	cstorage "go.podman.io/storage"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-cri/gantry/internal/statefile"
@@ -90,7 +90,12 @@ func (s *Store) syncMarkers(markers []string) error {
 	for _, path := range markers {
 		errs = append(errs, statefile.Remove(path))
 	}
-	return errors.Join(errs...)
+	// A marker that came back would cost its layers.
+	dir, err := os.Open(s.unsynced.dir)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, dir.Sync(), dir.Close())...)
 }
 
 // dropUnsynced handles the markers that an earlier process left: it syncs what
@@ -105,10 +110,16 @@ func (s *Store) dropUnsynced() (problems []error) {
 	suspect := map[string]bool{}
 	for _, e := range entries {
 		path := filepath.Join(s.unsynced.dir, e.Name())
+		if strings.HasSuffix(path, ".tmp") { // never finished: nothing was recorded after it
+			if err := os.Remove(path); err != nil {
+				problems = append(problems, err)
+			}
+			continue
+		}
 		markers = append(markers, path)
 		var m unsyncedMarker
 		if err := statefile.Read(path, unsyncedVersion, &m); err != nil {
-			problems = append(problems, err) // it was not finished: nothing was recorded after it
+			problems = append(problems, err)
 			continue
 		}
 		if m.Epoch != s.unsynced.epoch {
@@ -118,7 +129,7 @@ func (s *Store) dropUnsynced() (problems []error) {
 		}
 	}
 	if len(markers) == 0 {
-		return nil
+		return problems
 	}
 	if err := s.deleteSuspects(suspect); err != nil {
 		return append(problems, fmt.Errorf("delete layers that power loss may have damaged: %w", err))
@@ -170,7 +181,7 @@ func (s *Store) deleteSuspects(suspect map[string]bool) error {
 		if !tainted[l] {
 			continue
 		}
-		if err := s.lib.DeleteLayer(l); err != nil && !errors.Is(err, cstorage.ErrLayerUnknown) {
+		if err := s.lib.DeleteLayer(l); err != nil && s.lib.Exists(l) { // most went with their image
 			errs = append(errs, fmt.Errorf("layer %s: %w", l, err))
 		}
 	}

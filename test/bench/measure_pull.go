@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,7 +47,7 @@ func (b *bench) pulls(ctx context.Context) error {
 // pullAll pulls each image once, and removes it before the next.
 func (b *bench) pullAll(ctx context.Context, s *server) error {
 	for _, one := range []struct{ what, image string }{
-		{pullGzip, bigImage}, {pullAgain, againImage}, {pullZstd, zstdImage}, {pullLayers, layersImage},
+		{pullGzip, bigImage}, {pullAgain, againImage}, {pullSame, againImage}, {pullZstd, zstdImage}, {pullLayers, layersImage},
 	} {
 		if one.image == zstdImage { // its layers unpack to the same: they must be gone
 			if err := s.removeImages(ctx, bigImage, againImage); err != nil {
@@ -70,7 +71,43 @@ func (b *bench) pullAll(ctx context.Context, s *server) error {
 			b.results.add(pullMemory, s.name, peak-base)
 		}
 	}
-	return s.removeImages(ctx, zstdImage, layersImage)
+	if err := b.pullUpdates(ctx, s); err != nil {
+		return err
+	}
+	return s.removeImages(ctx, zstdImage, layersImage, chunkedImage, updateImage)
+}
+
+// pullUpdates pulls an image and then its next version, and tells what of that
+// went over the loopback interface, which is this benchmark's own.
+func (b *bench) pullUpdates(ctx context.Context, s *server) error {
+	if _, err := s.pull(ctx, chunkedImage); err != nil {
+		return err
+	}
+	before, err := loopbackBytes()
+	if err != nil {
+		return err
+	}
+	took, err := s.pull(ctx, updateImage)
+	if err != nil {
+		return err
+	}
+	after, err := loopbackBytes()
+	b.results.addTime(pullUpdate, s.name, took)
+	b.results.add(updateBytes, s.name, float64(after-before)/1e6)
+	return err
+}
+
+func loopbackBytes() (int64, error) {
+	text, err := os.ReadFile("/proc/thread-self/net/dev") // sysfs shows where it was mounted
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if counters, ok := strings.CutPrefix(strings.TrimSpace(line), "lo:"); ok {
+			return strconv.ParseInt(strings.Fields(counters)[0], 10, 64)
+		}
+	}
+	return 0, errors.New("no loopback interface")
 }
 
 // removeImages removes images, and waits until what is done in the background

@@ -19,6 +19,7 @@ import (
 	godigest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/storage/pkg/chunked/compressor"
 )
 
 // Images that are made to be pulled: the same two large layers compressed in
@@ -28,6 +29,9 @@ const (
 	againImage  = "docker.io/bench/big:again"
 	zstdImage   = "docker.io/bench/big:zstd"
 	layersImage = "docker.io/bench/layers:40"
+
+	chunkedImage = "docker.io/bench/chunked:1" // a large layer that no other image has
+	updateImage  = "docker.io/bench/chunked:2" // with some files changed
 )
 
 // What the large layers are made of: 2 × 1000 files, about 215 MB, of which
@@ -38,20 +42,39 @@ const (
 	bigFileSize = 107_500
 	bigRandom   = 44_500 // bytes of a file that can't be compressed
 	smallLayers = 40
+	newFiles    = 30 // of the update
 )
 
 // compression makes a blob of a layer.
 type compression struct {
 	mediaType string
 	writer    func(io.Writer) (io.WriteCloser, error)
+
+	annotations map[string]string // of the last blob; nil: it needs none
 }
 
 func gzipped() compression {
-	return compression{imgspec.MediaTypeImageLayerGzip, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }}
+	return compression{
+		mediaType: imgspec.MediaTypeImageLayerGzip,
+		writer:    func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil },
+	}
 }
 
 func zstandard() compression {
-	return compression{imgspec.MediaTypeImageLayerZstd, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }}
+	return compression{
+		mediaType: imgspec.MediaTypeImageLayerZstd,
+		writer:    func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) },
+	}
+}
+
+// zstdChunked is zstd with a table of contents.
+func zstdChunked() compression {
+	c := compression{mediaType: imgspec.MediaTypeImageLayerZstd, annotations: map[string]string{}}
+	c.writer = func(w io.Writer) (io.WriteCloser, error) {
+		clear(c.annotations)
+		return compressor.ZstdCompressor(w, c.annotations, nil)
+	}
+	return c
 }
 
 // pullLayout writes an OCI image layout of all of them into dir, and returns
@@ -75,6 +98,10 @@ func pullLayout(dir string) ([]godigest.Digest, error) {
 	name(gz, againImage)
 	zs, _ := w.image(big, zstandard())
 	name(zs, zstdImage)
+	one, _ := w.image([][]byte{bigLayerWith(bigLayers, 0)}, zstdChunked())
+	name(one, chunkedImage)
+	two, _ := w.image([][]byte{bigLayerWith(bigLayers, newFiles)}, zstdChunked())
+	name(two, updateImage)
 	many, _ := w.image(small, gzipped())
 	name(many, layersImage)
 	body, err := json.Marshal(index)
@@ -98,6 +125,7 @@ func (w *layout) image(layers [][]byte, c compression) (imgspec.Descriptor, []go
 			w.err = err
 		}
 		w.blob(c.mediaType, packed.Bytes())
+		w.last.Annotations = maps.Clone(c.annotations)
 		m.Layers = append(m.Layers, w.last)
 		blobs = append(blobs, w.last.Digest)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, godigest.FromBytes(raw))
@@ -120,12 +148,20 @@ func pack(to io.Writer, raw []byte, c compression) error {
 }
 
 // bigLayer is the same in each run.
-func bigLayer(number int) []byte {
+func bigLayer(number int) []byte { return bigLayerWith(number, 0) }
+
+// bigLayerWith is a large layer of which some files have another content.
+func bigLayerWith(number, changed int) []byte {
 	rng := rand.NewChaCha8([32]byte{byte(number)})
 	files := make(map[string][]byte, bigFiles)
 	for i := range bigFiles {
 		body := bytes.Repeat([]byte("a line of text that can be compressed\n"), bigFileSize/38+1)[:bigFileSize]
 		_, _ = rng.Read(body[:bigRandom])
+		if i < changed {
+			for j := range body[:bigRandom] {
+				body[j] ^= 0x55
+			}
+		}
 		files[fmt.Sprintf("usr/lib/layer%d/%02d/file%03d", number, i/20, i)] = body
 	}
 	return tarOf(files)

@@ -41,7 +41,7 @@ check_system() {
 # packages lists, one to a line, what this machine needs.
 packages() {
 	echo "gcc libc6-dev crun containernetworking-plugins docker-registry iptables iproute2 curl jq procps util-linux ca-certificates" | tr ' ' '\n'
-	[ "$what" = demo ] || echo "runc containerd dbus-daemon nftables busybox-static skopeo gnupg umoci dpkg-dev bzip2 xz-utils patch" | tr ' ' '\n'
+	[ "$what" = demo ] || echo "runc containerd dbus-daemon nftables busybox-static skopeo gnupg umoci dpkg-dev bzip2 xz-utils patch e2fsprogs xfsprogs" | tr ' ' '\n'
 	[ "$what" != vm ] || echo "qemu-system-x86 debootstrap e2fsprogs" | tr ' ' '\n'
 	[ "$what" != fuzz ] || echo "clang libclang-rt-$(clang_version)-dev" | tr ' ' '\n'
 }
