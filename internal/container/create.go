@@ -122,7 +122,7 @@ func logPath(dir, rel string) (string, error) {
 		return "", errkind.Errorf(errkind.Invalid, "log path %q: %w", rel, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(joined), 0o755); err != nil {
-		return "", errkind.Errorf(errkind.Invalid, "log path %q: %w", rel, err)
+		return "", errkind.Errorf(errkind.FullOr(errkind.Invalid, err), "log path %q: %w", rel, err)
 	}
 	return joined, nil
 }
