@@ -360,6 +360,9 @@ func (d *daemon) problems() []string {
 	out = slices.Concat(out, d.apparmor.Problems(), d.devices.Problems(), d.hooks.Problems(), d.containers.LogProblems())
 	st := d.network.Status()
 	out = append(out, st.Problems...)
+	for _, pod := range st.Pending {
+		out = append(out, fmt.Sprintf("network of pod %s: not given back yet, it is tried again", pod))
+	}
 	return append(out, st.Damaged...)
 }
 
