@@ -343,11 +343,11 @@ func (d *daemon) recover(ctx context.Context) error {
 	if err != nil {
 		d.log.Error("writable layers of no container not reclaimed", "err", err)
 	}
-	known := make(map[id.Pod]bool)
-	for _, p := range d.pods.List(nil) {
-		known[p.ID()] = true
+	present, err := d.pods.Present()
+	if err != nil {
+		return fmt.Errorf("recover networks: %w", err)
 	}
-	go d.network.Recover(ctx, func(pod id.Pod) bool { return known[pod] })
+	go d.network.Recover(ctx, present)
 	return nil
 }
 
