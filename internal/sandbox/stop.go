@@ -83,8 +83,10 @@ func (m *Manager) tearDown(ctx context.Context, p *Pod) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { netErr = m.disconnectNetwork(ctx, p) })
 	err := m.killContainers(ctx, p)
+	err = errors.Join(err, m.endUnknown(ctx, p))
 	err = errors.Join(err, m.endPause(ctx, p))
 	err = errors.Join(err, m.endMonitor(ctx, p))
+	err = errors.Join(err, m.endStrays(ctx, p))
 	wg.Wait()
 	if netErr == nil {
 		netErr = network.RemoveNetNS(p.netns())
