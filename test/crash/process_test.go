@@ -63,3 +63,43 @@ func parentOf(t *testing.T, pid int) int {
 	}
 	return parent
 }
+
+// cgroupOf is the directory of a process's cgroup: of a version 1 controller, or
+// of version 2 where that is all there is.
+func cgroupOf(t *testing.T, pid int, controller string) (dir string, v2 bool) {
+	t.Helper()
+	body, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(body)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		for _, c := range strings.Split(parts[1], ",") {
+			if c == controller {
+				return filepath.Join("/sys/fs/cgroup", controller, parts[2]), false
+			}
+		}
+		if parts[1] == "" {
+			dir = filepath.Join("/sys/fs/cgroup", parts[2])
+		}
+	}
+	if dir == "" {
+		t.Fatalf("process %d has no cgroup: %s", pid, body)
+	}
+	return dir, true
+}
+
+// stateOf is the letter of a process's state.
+func stateOf(t *testing.T, pid int) string {
+	t.Helper()
+	body, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(body), ") ")
+	state, _, _ := strings.Cut(after, " ")
+	return state
+}

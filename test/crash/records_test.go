@@ -12,25 +12,37 @@ import (
 )
 
 // damages are what can be wrong with a record.
-var damages = map[string]func(string) string{
-	"empty":     func(string) string { return "" },
-	"truncated": func(s string) string { return s[:len(s)/2] },
-	"garbage":   func(s string) string { return strings.Repeat("\x00\xff", len(s)/2) },
-	"version":   func(s string) string { return strings.Replace(s, `"version":1`, `"version":987`, 1) },
+func damages() []func(string) string {
+	return []func(string) string{
+		func(string) string { return "" },
+		func(s string) string { return s[:len(s)/2] },
+		func(s string) string { return strings.Repeat("\x00\xff", len(s)/2) },
+		func(s string) string { return strings.Replace(s, `"version":1`, `"version":987`, 1) },
+	}
 }
 
 // TestDamagedRecords: a record that can't be read is told in the status and left
 // as it is, and so is what it is about: processes, network, writable layer. The
 // others are not affected. Once the record is good again, so is everything.
+//
+// Each record is damaged in another way; with GANTRY_TEST_CRASH_POINTS=all each
+// in every way, in several rounds.
 func TestDamagedRecords(t *testing.T) {
-	for name, damage := range damages {
-		t.Run(name, func(t *testing.T) {
-			one(t, testenv.Options{}, func(t *testing.T, env *testenv.Env) { testDamagedRecords(t, env, damage) })
-		})
+	rounds := 1
+	if os.Getenv("GANTRY_TEST_CRASH_POINTS") == "all" {
+		rounds = len(damages())
 	}
+	one(t, testenv.Options{}, func(t *testing.T, env *testenv.Env) {
+		for round := range rounds {
+			testDamagedRecords(t, env, round)
+			env.RemoveAll()
+			env.CheckLeaks()
+		}
+	})
 }
 
-func testDamagedRecords(t *testing.T, env *testenv.Env, damage func(string) string) {
+func testDamagedRecords(t *testing.T, env *testenv.Env, round int) {
+	damage := func(i int) func(string) string { return damages()[(i+round)%len(damages())] }
 	env.Pull(testenv.Busybox)
 	run := func(name string) (pod, ctr string) {
 		config := env.PodConfig(name)
@@ -38,6 +50,7 @@ func testDamagedRecords(t *testing.T, env *testenv.Env, damage func(string) stri
 		return pod, env.Run(pod, env.ContainerConfig("main", "trap 'exit 9' TERM; while :; do sleep 0.05; done"), config)
 	}
 	well, wellCtr := run("well")
+	lostPod, lost := run("lost")
 	var victims []victim
 	for _, file := range []string{"pod.json", "state.json", "containers/CTR/container.json", "containers/CTR/state.json"} {
 		pod, ctr := run(strings.ReplaceAll(strings.ReplaceAll(file, "/", "-"), ".", "-"))
@@ -46,9 +59,11 @@ func testDamagedRecords(t *testing.T, env *testenv.Env, damage func(string) stri
 			file: filepath.Join(env.RunRoot, "pods", pod, strings.ReplaceAll(file, "CTR", ctr)),
 		})
 	}
+	removed := victim{pod: lostPod, ctr: lost, init: initOf(t, lost), file: filepath.Join(env.RunRoot, "pods", lostPod, "containers", lost, "container.json")}
 	env.Kill9()
+	removed.damage(t, damage(0))
 	for i := range victims {
-		victims[i].damage(t, damage)
+		victims[i].damage(t, damage(i))
 	}
 	env.StartDaemon()
 	stop := watch(t, env, "damaged records", well, wellCtr)
@@ -56,8 +71,12 @@ func testDamagedRecords(t *testing.T, env *testenv.Env, damage func(string) stri
 		t.Errorf("the pod that is well says %q", got)
 	}
 	told := problems(t, env)
-	for _, v := range victims {
+	for _, v := range append(victims, removed) {
 		v.check(t, env, told)
+	}
+	env.RemovePod(lostPod) // who asks for it gets it: all of the pod goes
+	if left := processesIn(t, "/"+lost); len(left) > 0 {
+		t.Errorf("processes of a removed pod: %v", left)
 	}
 	stop()
 	env.StopPod(well)

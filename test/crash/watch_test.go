@@ -54,7 +54,7 @@ func looksAt(env *testenv.Env, pod, ctr string) []look {
 
 // lookLimit is what no look takes, on however busy a machine, unless it waits
 // for something.
-const lookLimit = 3 * time.Second
+const lookLimit = 15 * time.Second
 
 // watch looks again and again while the test brings a fault about, until the
 // returned function is called; that logs how long the looks took.
