@@ -127,7 +127,7 @@ func newEnv(t testing.TB, o Options) (*Env, error) {
 		CNIConfDir:   dir + "/net.d",
 		CgroupParent: "/gantry-test-" + name,
 		Bridge:       name,
-		Subnet:       fmt.Sprintf("10.%d.%d.0/24", 128+b[0]%126, b[1]),
+		Subnet:       fmt.Sprintf("10.%d.%d.0/22", 128+b[0]%126, b[1]&^3),
 		RuntimeName:  "crun",
 		t:            t,
 		registry:     "127.0.0.1:1",
