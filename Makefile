@@ -4,6 +4,7 @@
 #   make demo    a pod from end to end, with crictl, on private roots (root)
 #   make run     gantryd in the foreground with real registries (root)
 #   make test    all tests (root; up to half an hour)
+#   make soak    the crash tests whole: hours (root)
 #   make lint    gofmt, go vet, staticcheck
 #   make bench   figures beside Debian's containerd (root)
 #   make fuzz    every fuzz target for FUZZTIME each
@@ -105,12 +106,13 @@ unit: programs
 integration: build bin/crictl bin/runsc
 	$(GO_TEST) -count=1 -timeout 25m ./test/integration
 
-crash: build
+crash: build bin/crictl
 	$(GO_TEST) -count=1 -v -timeout 25m ./test/crash
 
-# Each side effect of each call, and ten thousand exits: hours.
-soak: build
-	GANTRY_TEST_CRASH_POINTS=all GANTRY_TEST_EXITS=10000 $(GO_TEST) -count=1 -v -timeout 12h ./test/crash
+# Each side effect of each call, ten thousand exits, and ten minutes of 300 pods
+# in waves: hours.
+soak: build bin/crictl
+	GANTRY_TEST_CRASH_POINTS=all GANTRY_TEST_EXITS=10000 GANTRY_TEST_LOAD_PODS=300 GANTRY_TEST_LOAD_TIME=10m $(GO_TEST) -count=1 -v -timeout 12h ./test/crash
 
 critest: build tools
 	$(GO_TEST) -count=1 -v -timeout 25m ./test/critest

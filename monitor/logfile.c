@@ -1,8 +1,11 @@
 #include "logfile.h"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "sys.h"
 
@@ -14,10 +17,22 @@
 /* O_NONBLOCK: a FIFO in the log's place must not stop the monitor. */
 #define OPEN_FLAGS (O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
 
+/* Opens a path that leads over no link: whoever can write to a directory on the
+ * way could have put one there since the daemon looked. */
+static int open_straight(const char *path, int flags)
+{
+	const struct open_how how = { .flags = (uint64_t)flags, .mode = 0640, .resolve = RESOLVE_NO_SYMLINKS };
+	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+
+	if (fd < 0 && errno == ENOSYS) /* before Linux 5.6 */
+		return open(path, flags, 0640);
+	return fd;
+}
+
 /* Opens a log file and finds its size. */
 static int open_file(const char *path, int flags, uint64_t *size)
 {
-	AUTO_CLOSE int fd = open(path, OPEN_FLAGS | flags, 0640);
+	AUTO_CLOSE int fd = open_straight(path, OPEN_FLAGS | flags);
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)

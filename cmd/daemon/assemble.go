@@ -352,11 +352,11 @@ func (d *daemon) recover(ctx context.Context) error {
 	if err != nil {
 		d.log.Error("writable layers of no container not reclaimed", "err", err)
 	}
-	known := make(map[id.Pod]bool)
-	for _, p := range d.pods.List(nil) {
-		known[p.ID()] = true
+	present, err := d.pods.Present()
+	if err != nil {
+		return fmt.Errorf("recover networks: %w", err)
 	}
-	go d.network.Recover(ctx, func(pod id.Pod) bool { return known[pod] })
+	go d.network.Recover(ctx, present)
 	return nil
 }
 
@@ -369,6 +369,9 @@ func (d *daemon) problems() []string {
 	out = slices.Concat(out, d.apparmor.Problems(), d.devices.Problems(), d.hooks.Problems(), d.containers.LogProblems())
 	st := d.network.Status()
 	out = append(out, st.Problems...)
+	for _, pod := range st.Pending {
+		out = append(out, fmt.Sprintf("network of pod %s: not given back yet, it is tried again", pod))
+	}
 	return append(out, st.Damaged...)
 }
 

@@ -22,6 +22,9 @@ import (
 // to stop. What is cut off is finished by the next daemon.
 const stopWait = 5 * time.Second
 
+// handshakeWait is how long a connection may take to begin to speak HTTP/2.
+const handshakeWait = 20 * time.Second
+
 // serve runs the daemon until a signal ends it. There is nothing to shut
 // down: pods do not need the daemon, and starting is recovery.
 func serve(ctx context.Context, cfg *config.Loaded) error {
@@ -61,6 +64,7 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 		return err
 	}
 	g := grpc.NewServer(
+		grpc.ConnectionTimeout(handshakeWait),
 		grpc.MaxRecvMsgSize(cfg.GRPCMaxMessageSize),
 		grpc.MaxSendMsgSize(cfg.GRPCMaxMessageSize),
 		grpc.ChainUnaryInterceptor(newTrimmer().unary, server.Unary(log)),
@@ -75,6 +79,7 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 			log.Error("exec, attach and port-forward are not served any more", "err", err)
 		}
 	}()
+	go watchdog(ctx, cfg.Listen, log)
 	context.AfterFunc(ctx, d.pods.EndEvents) // they would keep the calls from ending
 	return serveUntil(ctx, g, listener, log)
 }
@@ -114,20 +119,4 @@ func listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	return l, nil
-}
-
-// notify tells systemd, where it supervises the daemon (sd_notify(3)).
-func notify(log *slog.Logger, state string) {
-	name := os.Getenv("NOTIFY_SOCKET")
-	if name == "" {
-		return
-	}
-	conn, err := net.Dial("unixgram", name)
-	if err == nil {
-		_, err = conn.Write([]byte(state))
-		err = errors.Join(err, conn.Close())
-	}
-	if err != nil {
-		log.Warn("systemd not notified", "err", err)
-	}
 }

@@ -63,7 +63,7 @@ func killV2(ctx context.Context, dir string) (bool, error) {
 }
 
 // stopForks keeps the version 1 cgroup from growing while it is killed, and
-// wakes what the freezer holds, which no signal would reach.
+// wakes what is frozen in it.
 func stopForks(f node.Facts, path string) error {
 	if pids, ok := f.CgroupV1["pids"]; ok {
 		err := writeExisting(filepath.Join(pids, Clean(path), "pids.max"), "0")
@@ -71,6 +71,12 @@ func stopForks(f node.Facts, path string) error {
 			return err
 		}
 	}
+	return Thaw(f, path)
+}
+
+// Thaw wakes what the version 1 freezer holds in the cgroup and below: no signal
+// reaches it. Version 2 lets SIGKILL through. A cgroup that is gone is no error.
+func Thaw(f node.Facts, path string) error {
 	freezer, ok := f.CgroupV1["freezer"]
 	if !ok {
 		return nil

@@ -122,7 +122,7 @@ func logPath(dir, rel string) (string, error) {
 		return "", errkind.Errorf(errkind.Invalid, "log path %q: %w", rel, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(joined), 0o755); err != nil {
-		return "", errkind.Errorf(errkind.Invalid, "log path %q: %w", rel, err)
+		return "", errkind.Errorf(errkind.FullOr(errkind.Invalid, err), "log path %q: %w", rel, err)
 	}
 	return joined, nil
 }
@@ -151,12 +151,18 @@ func (m *Manager) bringUp(ctx context.Context, c *Container, req CreateRequest) 
 	if err := errors.Join(oci.WriteBundle(c.Dir(), spec), c.writeRecord()); err != nil {
 		return err
 	}
+	log, err := straightLogPath(c.pod.Config.GetLogDirectory(), c.Record.LogPath)
+	if err != nil {
+		return err
+	}
 	mon, err := c.pod.Monitor()
 	if err != nil {
 		return err
 	}
 	m.add(c) // an exit may be told as soon as the monitor has it
-	pid, err := mon.Create(ctx, c.monitorRequest(root, mon))
+	monitored := c.monitorRequest(root, mon)
+	monitored.LogPath = log
+	pid, err := mon.Create(ctx, monitored)
 	if err != nil {
 		return err
 	}
@@ -204,7 +210,6 @@ func (c *Container) monitorRequest(root storage.RootFS, mon *monitor.Client) mon
 		Args:          c.createArgs(console),
 		PidFile:       filepath.Join(c.Dir(), pidFile),
 		ExitFile:      filepath.Join(c.Dir(), exitFile),
-		LogPath:       c.Record.LogPath,
 		LogSizeMax:    c.env.LogSizeMax,
 		Journal:       c.env.Journal,
 		JournalFields: c.journalFields(),

@@ -3,10 +3,34 @@ package container
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"strings"
 
+	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/id"
 	"github.com/gantry-cri/gantry/internal/monitor"
 )
+
+// straightLogPath is a container's log path without links on the way, which the
+// monitor does not follow. One that leads out of the pod's log directory, by a
+// link that was put there just now, is refused.
+func straightLogPath(dir, path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", fmt.Errorf("log directory: %w", err)
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", fmt.Errorf("log path: %w", err)
+	}
+	if parent != root && !strings.HasPrefix(parent, root+"/") {
+		return "", errkind.Errorf(errkind.Invalid, "log path %q leads out of the pod's log directory", path)
+	}
+	return filepath.Join(parent, filepath.Base(path)), nil
+}
 
 // ReopenLog makes the monitor open the log's path anew (after a rotation).
 func (c *Container) ReopenLog(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-cri/gantry/internal/cgroup"
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/monitor"
 )
@@ -91,6 +92,9 @@ func (c *Container) kill() error {
 		return c.killSandboxed()
 	}
 	err := c.signal(unix.SIGKILL)
+	if thawErr := cgroup.Thaw(c.env.Node, c.Record.Cgroup); thawErr != nil {
+		c.log.Warn("a container that is killed may be frozen", "err", thawErr)
+	}
 	if err == nil && c.waitGone(killWait) {
 		return nil
 	}

@@ -6,6 +6,8 @@ package errkind
 import (
 	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kind is what a caller can do about an error.
@@ -44,6 +46,19 @@ func Wrap(kind Kind, err error) error {
 		return nil
 	}
 	return &kinded{kind, err}
+}
+
+// Full reports whether err comes of a disk, or a quota on it, that is full.
+func Full(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// FullOr is Exhausted for an error that comes of a full disk, else kind.
+func FullOr(kind Kind, err error) Kind {
+	if Full(err) {
+		return Exhausted
+	}
+	return kind
 }
 
 // Of returns the kind of the outermost error of err's tree that has one, and

@@ -76,7 +76,10 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 		return nil
 	}
 	if err != nil && force && !r.runs() {
-		return r.forget(id, err)
+		if gone := Forget(r.root, id); gone != nil {
+			return errors.Join(err, gone)
+		}
+		return nil
 	}
 	return err
 }
@@ -89,19 +92,20 @@ func (r *Runtime) runs() bool {
 	return err == nil
 }
 
-// forget removes what the runtime keeps of a container: a directory of its
-// name in the runtime's root, or files that begin with it.
-func (r *Runtime) forget(id string, cause error) error {
+// Forget removes what the runtime whose root is given keeps of a container: a
+// directory of its name there, or files that begin with it. Nothing of the
+// container may be left.
+func Forget(root, id string) error {
 	if id == "" || strings.ContainsAny(id, `/*?[\`) {
-		return cause
+		return fmt.Errorf("forget container %q: it can't have that name", id)
 	}
-	files, err := filepath.Glob(filepath.Join(r.root, id+"*"))
+	files, err := filepath.Glob(filepath.Join(root, id+"*"))
 	if err != nil {
-		return errors.Join(cause, err)
+		return err
 	}
 	for _, file := range files {
 		if err := os.RemoveAll(file); err != nil {
-			return errors.Join(cause, err)
+			return err
 		}
 	}
 	return nil

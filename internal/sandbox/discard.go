@@ -36,6 +36,11 @@ func (m *Manager) removeTraces(ctx context.Context, p *Pod) error {
 			return err
 		}
 	}
+	for _, ctr := range m.unknown(p) {
+		if err := m.opts.Storage.RemoveRootFS(ctr); err != nil {
+			return err
+		}
+	}
 	if err := m.removeCgroup(ctx, p); err != nil {
 		return err
 	}

@@ -213,7 +213,9 @@ func (m *Manager) pauseEnded(p *Pod, why string) {
 	p.mu.Lock()
 	p.ended.Do(func() { close(p.pauseGone) })
 	p.mu.Unlock()
-	p.settle(Broken, why)
+	if p.transition(Broken, why) {
+		p.log.Info("pod is broken", "reason", why)
+	}
 }
 
 // monitorEnded handles the loss of the pod's monitor: expected after a stop,

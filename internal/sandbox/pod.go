@@ -152,25 +152,27 @@ func (p *Pod) setMonitor(c *monitor.Client) {
 }
 
 // transition moves the pod to state to, on disk first, then in memory, and
-// tells it. It reports false, with nothing changed, when the pod's state does
-// not allow it.
-func (p *Pod) transition(to State, reason string) (bool, error) {
+// tells it; it reports false, with nothing changed, when the pod's state does
+// not allow it. A state that can't be recorded (the disk is full) is taken all
+// the same: the truth on the node matters more than the file, what frees a disk
+// must work on a full one, and the next daemon sees what became of the monitor.
+func (p *Pod) transition(to State, reason string) bool {
 	p.order.Lock()
 	defer p.order.Unlock()
-	ok, err := p.move(to, reason)
-	if ok {
-		p.tellStopLocked(to)
+	if !p.move(to, reason) {
+		return false
 	}
-	return ok, err
+	p.tellStopLocked(to)
+	return true
 }
 
 // move is transition without telling.
-func (p *Pod) move(to State, reason string) (bool, error) {
+func (p *Pod) move(to State, reason string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.Status()
 	if !st.State.next(to) {
-		return false, nil
+		return false
 	}
 	st.State = to
 	if reason != "" {
@@ -180,28 +182,8 @@ func (p *Pod) move(to State, reason string) (bool, error) {
 		st.PausePID = 0
 	}
 	if err := p.writePhase(st); err != nil {
-		return false, err
+		p.log.Error("state not recorded", "state", to, "err", err)
 	}
 	p.status.Store(&st)
-	return true, nil
-}
-
-// settle forces a state in memory where it can't be recorded: the truth on
-// the node (the pause is gone) matters more than the file.
-func (p *Pod) settle(to State, reason string) {
-	p.order.Lock()
-	defer p.order.Unlock()
-	ok, err := p.move(to, reason)
-	if err != nil {
-		p.log.Error("state not recorded", "state", to, "err", err)
-		p.mu.Lock()
-		st := p.Status()
-		st.State, st.Reason = to, reason
-		p.status.Store(&st)
-		p.mu.Unlock()
-		p.tellStopLocked(to)
-	} else if ok {
-		p.log.Info("pod is "+to.String(), "reason", reason)
-		p.tellStopLocked(to)
-	}
+	return true
 }

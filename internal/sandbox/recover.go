@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +42,20 @@ func (m *Manager) Layers() (keep func(id.Container) bool, err error) {
 		}
 	}
 	return func(layer id.Container) bool { return kept[layer] }, nil
+}
+
+// Present returns whether there is a pod of a name, by the directories in the run
+// root: one whose record can't be read, or that is being undone, is there too.
+func (m *Manager) Present() (present func(id.Pod) bool, err error) {
+	entries, err := os.ReadDir(m.podsDir())
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[id.Pod]bool)
+	for _, e := range entries {
+		there[id.Pod(e.Name())] = true
+	}
+	return func(pod id.Pod) bool { return there[pod] }, nil
 }
 
 // recoverAtOnce bounds how many pods are recovered in parallel.
@@ -79,32 +92,6 @@ func (m *Manager) Recover(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
-}
-
-// wipeAfterReboot removes the records of an earlier boot: none of their
-// processes, mounts and namespaces exists any more, and their PIDs may be
-// other processes' now. Their networks are given back by package network,
-// whose journal survives.
-func (m *Manager) wipeAfterReboot() error {
-	file := filepath.Join(m.opts.RunRoot, "boot_id")
-	known, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	boot := m.opts.Node.BootID
-	if strings.TrimSpace(string(known)) == boot {
-		return nil
-	}
-	if err == nil {
-		m.log.Info("the node was rebooted; removing the records of the earlier boot")
-		if err := os.RemoveAll(m.podsDir()); err != nil {
-			return fmt.Errorf("remove the records of an earlier boot: %w", err)
-		}
-		if err := m.Prepare(); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(file, []byte(boot+"\n"), 0o600)
 }
 
 func (m *Manager) recoverPod(ctx context.Context, name string) error {

@@ -212,7 +212,7 @@ func (p *Pod) makeDirectory() error {
 	}
 	if dir := p.Config().GetLogDirectory(); dir != "" {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return errkind.Errorf(errkind.Invalid, "log directory: %w", err)
+			return errkind.Errorf(errkind.FullOr(errkind.Invalid, err), "log directory: %w", err)
 		}
 	}
 	return p.writeEtc()

@@ -24,9 +24,7 @@ func (m *Manager) Stop(ctx context.Context, p *Pod) error {
 		return nil
 	}
 	_, err := flight.Do(ctx, &m.ops, "stop pod "+string(p.Record.ID), m.limit(), func(ctx context.Context) (struct{}, error) {
-		if _, err := p.transition(Stopping, ""); err != nil {
-			return struct{}{}, err
-		}
+		p.transition(Stopping, "")
 		p.op.Lock()
 		defer p.op.Unlock()
 		return struct{}{}, m.stop(ctx, p)
@@ -42,16 +40,14 @@ func (m *Manager) stop(ctx context.Context, p *Pod) error {
 	if err := m.tearDown(ctx, p); err != nil {
 		return fmt.Errorf("stop pod %s: %w", p.Record.ID, err)
 	}
-	_, err := p.transition(Stopped, "")
-	return err
+	p.transition(Stopped, "")
+	return nil
 }
 
 // Remove removes a pod and its containers, stopping it first. It is idempotent.
 func (m *Manager) Remove(ctx context.Context, p *Pod) error {
 	_, err := flight.Do(ctx, &m.ops, "remove pod "+string(p.Record.ID), 2*m.limit(), func(ctx context.Context) (struct{}, error) {
-		if _, err := p.transition(Stopping, ""); err != nil {
-			return struct{}{}, err
-		}
+		p.transition(Stopping, "")
 		p.op.Lock()
 		defer p.op.Unlock()
 		if err := m.stop(ctx, p); err != nil {
@@ -87,8 +83,10 @@ func (m *Manager) tearDown(ctx context.Context, p *Pod) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { netErr = m.disconnectNetwork(ctx, p) })
 	err := m.killContainers(ctx, p)
+	err = errors.Join(err, m.endUnknown(ctx, p))
 	err = errors.Join(err, m.endPause(ctx, p))
 	err = errors.Join(err, m.endMonitor(ctx, p))
+	err = errors.Join(err, m.endStrays(ctx, p))
 	wg.Wait()
 	if netErr == nil {
 		netErr = network.RemoveNetNS(p.netns())

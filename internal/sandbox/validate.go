@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -29,7 +30,7 @@ func validate(cfg *runtimeapi.PodSandboxConfig) error {
 		return invalid("config.metadata.namespace is missing")
 	case len(cfg.GetHostname()) > hostnameMax:
 		return invalid("config.hostname is longer than %d bytes", hostnameMax)
-	case strings.ContainsAny(cfg.GetHostname(), "/\n\x00 "):
+	case cfg.GetHostname() != "" && !oneWord(cfg.GetHostname()) || strings.Contains(cfg.GetHostname(), "/"):
 		return invalid("config.hostname %q is no hostname", cfg.GetHostname())
 	case cfg.GetLogDirectory() != "" && !strings.HasPrefix(cfg.GetLogDirectory(), "/"):
 		return invalid("config.log_directory %q is not absolute", cfg.GetLogDirectory())
@@ -56,16 +57,21 @@ func validate(cfg *runtimeapi.PodSandboxConfig) error {
 
 func validateDNS(dns *runtimeapi.DNSConfig) error {
 	for _, s := range dns.GetServers() {
-		if _, err := netip.ParseAddr(s); err != nil {
+		if _, err := netip.ParseAddr(s); err != nil || !oneWord(s) { // a zone may be anything
 			return invalid("config.dns_config.servers: %q is no IP address", s)
 		}
 	}
 	for _, word := range append(append([]string{}, dns.GetSearches()...), dns.GetOptions()...) {
-		if word == "" || strings.ContainsAny(word, " \t\n\x00") {
+		if !oneWord(word) {
 			return invalid("config.dns_config: %q is not one word", word)
 		}
 	}
 	return nil
+}
+
+// oneWord reports whether a text can be one word of a file of words and lines.
+func oneWord(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
 }
 
 func validatePorts(cfg *runtimeapi.PodSandboxConfig) error {

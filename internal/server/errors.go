@@ -47,6 +47,8 @@ func codeOf(err error) codes.Code {
 		return timeoutCode(err)
 	}
 	switch {
+	case errkind.Full(err):
+		return codes.ResourceExhausted
 	case errors.Is(err, context.Canceled):
 		return codes.Canceled
 	case errors.Is(err, context.DeadlineExceeded):

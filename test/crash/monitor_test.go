@@ -2,7 +2,6 @@ package crash
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,14 +19,30 @@ func containsMonitor(cgroups, pod string) bool {
 // each runs a test once for each runtime.
 func each(t *testing.T, test func(t *testing.T, env *testenv.Env)) {
 	t.Helper()
+	eachWith(t, testenv.Options{}, test)
+}
+
+func eachWith(t *testing.T, o testenv.Options, test func(t *testing.T, env *testenv.Env)) {
+	t.Helper()
 	t.Parallel()
-	registry := shared.Registry(t)
+	o.Registry = shared.Registry(t)
 	for _, rt := range testenv.Runtimes() {
 		t.Run(rt, func(t *testing.T) {
 			t.Parallel()
-			test(t, testenv.Start(t, testenv.Options{Runtime: rt, Registry: registry}))
+			o := o
+			o.Runtime = rt
+			test(t, testenv.Start(t, o))
 		})
 	}
+}
+
+// one runs a test with the first runtime only: what it is about does not depend
+// on which it is.
+func one(t *testing.T, o testenv.Options, test func(t *testing.T, env *testenv.Env)) {
+	t.Helper()
+	t.Parallel()
+	o.Registry, o.Runtime = shared.Registry(t), testenv.Runtimes()[0]
+	test(t, testenv.Start(t, o))
 }
 
 // TestMonitorKilled: the containers of the monitor's pod end with a reason, and
@@ -40,6 +55,7 @@ func TestMonitorKilled(t *testing.T) {
 		ctr := env.Run(pod, env.ContainerConfig("main", "sleep 1000"), config)
 		bystander := env.Run(env.RunPod(other), env.ContainerConfig("main", "sleep 1000"), other)
 
+		stop := watch(t, env, "a killed monitor", pod, ctr)
 		if err := unix.Kill(monitorOf(t, pod), unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -58,6 +74,7 @@ func TestMonitorKilled(t *testing.T) {
 		if got := env.Exec(bystander, "echo here"); got != "here\n" {
 			t.Errorf("the other pod says %q", got)
 		}
+		stop()
 		env.StopPod(pod)
 		env.RemovePod(pod)
 	})
@@ -75,6 +92,7 @@ func TestMonitorStopped(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = unix.Kill(monitor, unix.SIGCONT) }) // it may have ended
+		stop := watch(t, env, "a stopped monitor", pod, ctr)
 		hung := make(chan error, 1)
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -88,7 +106,7 @@ func TestMonitorStopped(t *testing.T) {
 		if got := env.Exec(bystander, "echo here"); got != "here\n" {
 			t.Errorf("the other pod says %q", got)
 		}
-		looks(t, env, pod, ctr)
+		stop()
 		if err := <-hung; err == nil {
 			t.Error("a container was created by a monitor that was stopped")
 		}
@@ -98,52 +116,4 @@ func TestMonitorStopped(t *testing.T) {
 		env.Create(pod, env.ContainerConfig("late", "sleep 1000"), config) // what was given up can be asked for again
 		env.StopPod(pod)
 	})
-}
-
-// looks asks again and again for what must never wait.
-func looks(t *testing.T, env *testenv.Env, pod, ctr string) {
-	t.Helper()
-	var took []time.Duration
-	for begin := time.Now(); time.Since(begin) < 2*time.Second; time.Sleep(5 * time.Millisecond) {
-		for _, look := range []func(context.Context) error{
-			func(ctx context.Context) error {
-				_, err := env.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-				return err
-			},
-			func(ctx context.Context) error {
-				_, err := env.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
-				return err
-			},
-			func(ctx context.Context) error {
-				_, err := env.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod})
-				return err
-			},
-			func(ctx context.Context) error {
-				_, err := env.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: ctr})
-				return err
-			},
-			func(ctx context.Context) error {
-				_, err := env.Runtime.Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
-				return err
-			},
-			func(ctx context.Context) error {
-				_, err := env.Runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
-				return err
-			},
-		} {
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-			start := time.Now()
-			err := look(ctx)
-			cancel()
-			if err != nil {
-				t.Fatal(err)
-			}
-			took = append(took, time.Since(start))
-		}
-	}
-	slices.Sort(took)
-	t.Logf("%d looks, median %s, p99 %s", len(took), took[len(took)/2], took[len(took)*99/100])
-	if median := took[len(took)/2]; median > 50*time.Millisecond { // p99 on a machine that does nothing else
-		t.Errorf("looks take %s", median)
-	}
 }

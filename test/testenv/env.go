@@ -25,6 +25,9 @@ type Options struct {
 	PluginDir string            // searched for CNI plugins before the installed ones
 	Environ   []string          // more of the daemon's environment: NAME=value
 	NoNetwork bool              // start without any CNI configuration
+	// Mount mounts what directories of the environment are to be on, before the
+	// daemon starts. The environment unmounts it.
+	Mount func(*Env) error
 }
 
 // An Env is one gantryd and what it works on. It ends with its test.
@@ -50,6 +53,7 @@ type Env struct {
 	environ   []string
 	conn      *grpc.ClientConn
 	daemon    *daemon
+	disks     []string // mounted by Options.Mount
 	before    state
 	inside    insides // of the first daemon when it was new
 
@@ -71,6 +75,12 @@ func Start(t testing.TB, o Options) *Env {
 	t.Cleanup(e.finish)
 	if err := e.writeConfig(o); err != nil {
 		t.Fatalf("write the configuration: %v", err)
+	}
+	if o.Mount != nil {
+		if err := o.Mount(e); err != nil {
+			t.Fatalf("mount: %v", err)
+		}
+		e.disks = e.mounts()
 	}
 	e.StartDaemon()
 	e.before = e.state()
@@ -117,7 +127,7 @@ func newEnv(t testing.TB, o Options) (*Env, error) {
 		CNIConfDir:   dir + "/net.d",
 		CgroupParent: "/gantry-test-" + name,
 		Bridge:       name,
-		Subnet:       fmt.Sprintf("10.%d.%d.0/24", 128+b[0]%126, b[1]),
+		Subnet:       fmt.Sprintf("10.%d.%d.0/22", 128+b[0]%126, b[1]&^3),
 		RuntimeName:  "crun",
 		t:            t,
 		registry:     "127.0.0.1:1",

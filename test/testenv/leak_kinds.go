@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -75,12 +76,12 @@ func (e *Env) mounts() []string {
 	return list
 }
 
-// podMounts is mounts without the one that containers/storage leaves on its own
-// directory by design.
+// podMounts is mounts without the test's own disks and the one that
+// containers/storage leaves on its own directory by design.
 func (e *Env) podMounts() []string {
 	var list []string
 	for _, mount := range e.mounts() {
-		if !strings.HasPrefix(mount, filepath.Join(e.Root, "storage")) {
+		if !strings.HasPrefix(mount, filepath.Join(e.Root, "storage")) && !slices.Contains(e.disks, mount) {
 			list = append(list, mount)
 		}
 	}
