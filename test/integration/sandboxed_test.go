@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,7 +97,7 @@ func testSandboxedNetwork(t *testing.T, env *testenv.Env, pod, container string)
 		return err
 	})
 	wantEqual(t, "between containers", env.Exec(container, "wget -qO- http://127.0.0.1:8080/"), "served\n")
-	gateway := strings.TrimSuffix(env.Subnet, "0/24") + "1"
+	gateway := netip.MustParsePrefix(env.Subnet).Addr().Next().String()
 	l, err := net.Listen("tcp", net.JoinHostPort(gateway, "0"))
 	if err != nil {
 		t.Fatal(err)

@@ -3,11 +3,13 @@ package testenv
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,6 +108,22 @@ func newDir(kind string) (string, error) {
 	return dir, os.Chmod(dir, 0o755) // users of containers pass through it
 }
 
+// subnets counts those given out, from somewhere.
+var subnets atomic.Uint32
+
+func init() {
+	var b [2]byte
+	rand.Read(b[:])
+	subnets.Store(uint32(binary.NativeEndian.Uint16(b[:])))
+}
+
+// newSubnet has room for a thousand pods, and is no other's in this process.
+func newSubnet() string {
+	const perByte, bytes = 256 / 4, 126
+	n := subnets.Add(1) % (perByte * bytes)
+	return fmt.Sprintf("10.%d.%d.0/22", 128+n/perByte, n%perByte*4)
+}
+
 func newEnv(t testing.TB, o Options) (*Env, error) {
 	dir, err := newDir("")
 	if err != nil {
@@ -127,7 +145,7 @@ func newEnv(t testing.TB, o Options) (*Env, error) {
 		CNIConfDir:   dir + "/net.d",
 		CgroupParent: "/gantry-test-" + name,
 		Bridge:       name,
-		Subnet:       fmt.Sprintf("10.%d.%d.0/22", 128+b[0]%126, b[1]&^3),
+		Subnet:       newSubnet(),
 		RuntimeName:  "crun",
 		t:            t,
 		registry:     "127.0.0.1:1",
