@@ -260,6 +260,35 @@ func TestSandboxUsageHangs(t *testing.T) {
 	}
 }
 
+// TestSandboxUsageOfAGoneContainer: runsc makes a lock for a container that was
+// deleted before the question came; it does not stay.
+func TestSandboxUsageOfAGoneContainer(t *testing.T) {
+	root := t.TempDir()
+	path := script(t, `case "$*" in *--version*) echo "runsc version 1";; *) echo "no such container" >&2; exit 1;; esac`)
+	r, err := NewRuntime(t.Context(), "any", path, root, RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"gone_sandbox:s.lock", "there_sandbox:s.lock", "there_sandbox:s.state"} {
+		touchFile(t, filepath.Join(root, name))
+	}
+	for _, id := range []string{"gone", "there"} {
+		if _, err := r.SandboxUsage(t.Context(), id); !isCommandError(err) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(root, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range left {
+		left[i] = filepath.Base(left[i])
+	}
+	if want := []string{"there_sandbox:s.lock", "there_sandbox:s.state"}; !slices.Equal(left, want) {
+		t.Errorf("left: %q, want %q", left, want)
+	}
+}
+
 func TestLastMessage(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	if got := lastMessage(log); got != "" {

@@ -3,7 +3,9 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"path/filepath"
 )
 
 // SandboxUsage is what a sandbox tells of one of its containers.
@@ -19,13 +21,23 @@ type SandboxUsage struct {
 func (r *Runtime) SandboxUsage(ctx context.Context, id string) (SandboxUsage, error) {
 	out, err := r.command(ctx, "events", "--stats", id)
 	if err != nil {
-		return SandboxUsage{}, err
+		return SandboxUsage{}, errors.Join(err, r.forgetGone(id))
 	}
 	u, err := parseUsage(out)
 	if err != nil {
 		return SandboxUsage{}, fmt.Errorf("usage of container %s by %s: %w", id, r.Path(), err)
 	}
 	return u, nil
+}
+
+// forgetGone removes the lock that a question makes which comes after the
+// container was deleted: no one would remove it then.
+func (r *Runtime) forgetGone(id string) error {
+	state, err := filepath.Glob(filepath.Join(r.root, id+"_sandbox:*.state"))
+	if err != nil || len(state) > 0 {
+		return err
+	}
+	return Forget(r.root, id)
 }
 
 // parseUsage reads one event. It has the form of runc's, of which runsc leaves
