@@ -101,7 +101,7 @@ func keys() []key[Config] {
 		{"stream_idle_timeout", "A session over which neither side has sent anything for so long is ended, and with it the command of an exec. Pings don't count.",
 			duration(func(c *Config) *time.Duration { return &c.StreamIdleTimeout }, 4*time.Hour, positive)},
 
-		{"stats_collection_period", "How often open files, limits, the sizes of writable layers and containers in a sandbox are looked at for stats and metrics, while somebody asks for them.",
+		{"stats_collection_period", "How often metrics are taken, and open files, limits, the sizes of writable layers and containers in a sandbox are looked at, while somebody asks for them.",
 			duration(func(c *Config) *time.Duration { return &c.StatsCollectionPeriod }, 10*time.Second, positive)},
 
 		{"log_level", "Least level of the daemon's own log: debug, info, warn or error.",

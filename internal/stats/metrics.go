@@ -22,8 +22,10 @@ func (f *family) labelKeys() []string {
 	return append(commonLabels[:len(commonLabels):len(commonLabels)], f.labels...)
 }
 
-// Metrics tells the metrics of pods, in the order of the argument. What the
-// sampler has not seen yet, as in the first answer after a pause, is left out.
+// Metrics tells the metrics of pods, in the order of the argument: those of the
+// sampler's last round, up to a period ago, each with its time, and of a pod that
+// has changed since, or in the first answer after a pause, those of now. What the
+// sampler has not seen yet is left out then.
 //
 // The metrics are in the messages as encoded fields, for a hundred of each pod
 // would make a hundred thousand objects: they are there for who decodes an
@@ -31,7 +33,10 @@ func (f *family) labelKeys() []string {
 func (c *Collector) Metrics(list []Pod) []*runtimeapi.PodSandboxMetrics {
 	c.wake(true)
 	return collect(len(list), func(i int, s *scratch) (*runtimeapi.PodSandboxMetrics, bool) {
-		return c.podMetrics(&list[i], s)
+		if m, ok := c.encodedMetrics(&list[i]); ok {
+			return m, true
+		}
+		return c.podMetrics(&list[i], s, time.Time{})
 	})
 }
 
@@ -53,7 +58,9 @@ type subject struct {
 
 func (x *subject) device(d device) string { return x.c.devices.name(d) }
 
-func (c *Collector) podMetrics(p *Pod, s *scratch) (*runtimeapi.PodSandboxMetrics, bool) {
+// podMetrics reads and encodes the metrics of a pod. What is read now gets the
+// time at; none if it is zero.
+func (c *Collector) podMetrics(p *Pod, s *scratch, at time.Time) (*runtimeapi.PodSandboxMetrics, bool) {
 	md := p.Attributes.GetMetadata()
 	u, ok := c.podUsage(p, s)
 	if !ok {
@@ -61,7 +68,7 @@ func (c *Collector) podMetrics(p *Pod, s *scratch) (*runtimeapi.PodSandboxMetric
 	}
 	x := &subject{c: c, usage: u, started: p.CreatedAt}
 	x.net, _ = c.network(p, s)
-	fields := builder{common: labelValues(nil, "", p.Cgroup, "", "", md.GetNamespace(), md.GetName()), out: s.pod[:0]}
+	fields := builder{common: labelValues(nil, "", p.Cgroup, "", "", md.GetNamespace(), md.GetName()), read: at, out: s.pod[:0]}
 	fields.build(x, ofPod)
 	for i := range p.Containers {
 		ctr := &p.Containers[i]
@@ -69,7 +76,7 @@ func (c *Collector) podMetrics(p *Pod, s *scratch) (*runtimeapi.PodSandboxMetric
 		if !ok {
 			continue
 		}
-		b := builder{out: appendString(s.container[:0], containerIDField, string(ctr.ID))}
+		b := builder{out: appendString(s.container[:0], containerIDField, string(ctr.ID)), read: at}
 		b.common = labelValues(nil, ctr.Attributes.GetMetadata().GetName(), ctr.Cgroup, ctr.Image, string(ctr.ID), md.GetNamespace(), md.GetName())
 		b.build(x, ofContainer)
 		s.container = b.out

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-cri/gantry/internal/id"
 )
 
 // sampler is the background half of a Collector. It runs while somebody asks:
@@ -68,7 +70,7 @@ func (c *Collector) keepSampling() {
 	for {
 		wanted, details := c.wanted()
 		if !wanted {
-			c.prune(nil) // nothing is kept open for nobody
+			c.forgetAll() // nothing is kept open for nobody
 			return
 		}
 		c.sample(details)
@@ -101,7 +103,7 @@ func (s *sampler) close() {
 // and forgets cgroups that have gone.
 func (c *Collector) sample(withDetails bool) {
 	pods := c.opts.Pods()
-	keep := make(map[string]bool, 3*len(pods))
+	keep, encoded := make(map[string]bool, 3*len(pods)), make(map[id.Pod]bool)
 	s := &scratch{}
 	note := func(path string) {
 		keep[path] = true
@@ -136,9 +138,14 @@ func (c *Collector) sample(withDetails bool) {
 				c.group(ctr.Cgroup).details.Store(d)
 			}
 		}
+		if withDetails {
+			c.encode(p, s)
+			encoded[p.ID] = true
+		}
 		c.ask(p)
 	}
 	c.prune(keep)
+	c.pruneEncoded(encoded)
 }
 
 // notePoint reads a cgroup's CPU usage for the rate.

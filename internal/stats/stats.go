@@ -89,8 +89,9 @@ type Collector struct {
 	devices deviceNames
 	fds     descriptorBudget
 
-	mu     sync.Mutex        // guards groups
-	groups map[string]*group // by cgroup path
+	mu      sync.Mutex        // guards the maps; held for looking up only
+	groups  map[string]*group // by cgroup path
+	encoded map[id.Pod]*encodedPod
 
 	sampler sampler
 	asker   asker
@@ -104,6 +105,7 @@ func New(o Options) *Collector {
 		devices: deviceNames{known: make(map[device]string)},
 		fds:     newDescriptorBudget(o.Node),
 		groups:  make(map[string]*group),
+		encoded: make(map[id.Pod]*encodedPod),
 		asker:   newAsker(),
 	}
 	c.sampler.life, c.sampler.end = context.WithCancel(context.Background())
@@ -113,7 +115,7 @@ func New(o Options) *Collector {
 // Close ends the background sampling and closes every kept file.
 func (c *Collector) Close() {
 	c.sampler.close()
-	c.prune(nil)
+	c.forgetAll()
 }
 
 // group returns what is kept of a cgroup.
@@ -126,6 +128,12 @@ func (c *Collector) group(path string) *group {
 		c.groups[path] = g
 	}
 	return g
+}
+
+// forgetAll closes every kept file and drops what was sampled.
+func (c *Collector) forgetAll() {
+	c.prune(nil)
+	c.pruneEncoded(nil)
 }
 
 // prune forgets the cgroups that keep does not have.

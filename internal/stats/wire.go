@@ -41,9 +41,10 @@ var entries = sync.OnceValue(func() []entry {
 // builder encodes the metrics of one subject, as fields of the message that
 // holds them.
 type builder struct {
-	common []byte // values of commonLabels, encoded
+	common []byte    // values of commonLabels, encoded
+	read   time.Time // when all was read but for samples; zero is now, which is not told
 	now    *entry
-	at     time.Time // of a sample; zero for what is read now
+	at     time.Time // of the values that follow
 	out    []byte
 }
 
@@ -51,14 +52,20 @@ func (b *builder) build(x *subject, of scope) {
 	all := entries()
 	for i := range all {
 		if e := &all[i]; e.of&of != 0 {
-			b.now, b.at = e, time.Time{}
+			b.now, b.at = e, b.read
 			e.values(x, b)
 		}
 	}
 }
 
-// sampledAt says when the values that follow were sampled.
-func (b *builder) sampledAt(at time.Time) { b.at = at }
+// sampledAt says when the values that follow were sampled; zero is when all else
+// was read.
+func (b *builder) sampledAt(at time.Time) {
+	if at.IsZero() {
+		at = b.read
+	}
+	b.at = at
+}
 
 // add tells a value, with the values of the family's own labels.
 func (b *builder) add(n uint64, labels ...string) {
