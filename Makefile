@@ -125,13 +125,17 @@ lint: programs
 
 comma := ,
 
-# In a virtual machine with systemd, cgroup v2 and AppArmor: what machines
-# without them can't show. WHAT names other tests.
+# In a virtual machine with systemd, cgroup v2 and AppArmor, and in one with
+# SELinux: what machines without them can't show. WHAT names other tests, for
+# the one with VM_LSM, apparmor or selinux.
 WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|Resources|Slice|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged'
 test-vm: install
 	@test/setup/install.sh vm
 	@$(MAKE) --no-print-directory build tools
 	TAGS="$(TAGS)" test/vm/test.sh $(WHAT)
+ifeq ($(origin WHAT),file)
+	VM_LSM=selinux TAGS="$(TAGS)" test/vm/test.sh './test/integration:^TestSELinux$$'
+endif
 
 bench: install
 	@$(MAKE) --no-print-directory build

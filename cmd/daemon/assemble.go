@@ -81,6 +81,12 @@ func survey(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (g gro
 		return g, fmt.Errorf("install the monitor and pause: %w", err)
 	}
 	g.labels = selinux.Real(g.facts.SELinux)
+	if err := g.labels.Problem(); err != nil {
+		log.Warn("containers are not confined", "err", err)
+	}
+	if err := g.labels.Relabel(ctx, g.programs.PauseRootFS, g.labels.Layers()); err != nil {
+		return g, err
+	}
 	return g, nil
 }
 
@@ -126,7 +132,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (_ *
 // open opens what must be closed again.
 func (d *daemon) open(g ground) (err error) {
 	storage.ForwardLibraryLogs(g.log)
-	d.storage, err = storage.Open(storage.Options{Root: g.cfg.Root, RunRoot: g.cfg.RunRoot, Log: g.log, UsagePeriod: g.cfg.StatsCollectionPeriod})
+	d.storage, err = storage.Open(storage.Options{Root: g.cfg.Root, RunRoot: g.cfg.RunRoot, Log: g.log, UsagePeriod: g.cfg.StatsCollectionPeriod, SELinux: g.labels.Layers()})
 	if err != nil {
 		return err
 	}

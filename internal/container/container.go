@@ -102,7 +102,7 @@ type Container struct {
 	stopSent atomic.Bool            // the stop signal was sent
 	waiting  atomic.Pointer[string] // what the init executed before Start: the runtime; nil if an earlier daemon started it
 
-	mountLabel string // of SELinux; set while it is being created
+	labels selinux.Labels // set while it is being created
 
 	logTrouble atomic.Pointer[monitor.LogState] // nil while the log can be written
 }

@@ -38,11 +38,9 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 	if err != nil {
 		return nil, err
 	}
-	labels, err := c.mgr.labels(c.pod, cfg)
-	if err != nil {
+	if c.labels, err = c.mgr.labels(c.pod, cfg); err != nil {
 		return nil, err
 	}
-	c.mountLabel = labels.Mount
 	spec, err := oci.ContainerSpec(oci.ContainerInput{
 		ID:              c.Record.ID,
 		PodID:           c.pod.ID,
@@ -66,7 +64,7 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		HostnameValue:   c.pod.Hostname,
 		OCIVersion:      c.pod.Runtime.OCIVersion(),
 		AppArmorDefault: c.env.AppArmorDefault,
-		SELinux:         labels,
+		SELinux:         c.labels,
 		PidsLimit:       c.env.PidsLimit,
 		Options:         c.pod.Runtime.Options(),
 	})

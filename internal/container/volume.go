@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -46,11 +45,7 @@ func (c *Container) locateVolumes(root storage.RootFS, sources []string) error {
 
 // mountOptions are those of every overlay of the container.
 func (c *Container) mountOptions(root storage.RootFS) []string {
-	options := root.Options()
-	if c.mountLabel != "" {
-		options = append(slices.Clip(options), "context="+c.mountLabel)
-	}
-	return options
+	return c.labels.Overlay(root.Options())
 }
 
 func (c *Container) volumeMounts(root storage.RootFS) []monitor.Mount {

@@ -188,7 +188,7 @@ func (m *Manager) usePauseImage(ctx context.Context, p *Pod, in *oci.SandboxInpu
 		return err
 	}
 	req.Mounts = []monitor.Mount{{Overlay: &monitor.Overlay{
-		Target: in.RootFS, Lower: root.Lower, Upper: root.Upper, Work: root.Work, Options: root.Options(),
+		Target: in.RootFS, Lower: root.Lower, Upper: root.Upper, Work: root.Work, Options: in.SELinux.Overlay(root.Options()),
 	}}}
 	return nil
 }

@@ -3,7 +3,9 @@
 package selinux
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	lib "github.com/opencontainers/selinux/go-selinux"
 	"github.com/opencontainers/selinux/go-selinux/label"
@@ -19,11 +21,22 @@ type Labels struct {
 	Mount   string `json:"mount,omitempty"`
 }
 
+// Overlay adds the label of the files of an overlay to its mount options.
+func (l Labels) Overlay(options []string) []string {
+	if l.Mount == "" {
+		return options
+	}
+	return append(slices.Clip(options), "context="+l.Mount)
+}
+
 // Kernel is what Node asks of the kernel and its policy.
 type Kernel struct {
 	// New returns the policy's labels for containers, with a pair of categories
 	// that no other pod has, until it is released.
 	New func() Labels
+	// Layers returns the policy's label for files that containers may read and
+	// run; "" if it has none.
+	Layers func() string
 	// Reserve keeps the categories of a label from being chosen; Release undoes that.
 	Reserve, Release func(process string)
 	// Check refuses a label that the policy does not know.
@@ -49,6 +62,12 @@ func Real(enabled bool) *Node {
 			}
 			return Labels{process, mount}
 		},
+		Layers: func() string {
+			if process, _, err := label.InitLabels(nil); err == nil { // which reads them
+				lib.ReleaseLabel(process)
+			}
+			return lib.ROFileLabel()
+		},
 		Reserve: func(l string) {
 			_ = lib.ReserveLabelV2(l) // one that is reserved already stays so
 		},
@@ -63,15 +82,59 @@ func New(enabled bool, k Kernel) *Node {
 	return &Node{enabled: enabled, kernel: k, relabels: newRelabels()}
 }
 
+// Problem says why containers are not confined on a node with SELinux: the
+// policy that is loaded has no labels for them. nil if they are.
+func (n *Node) Problem() error {
+	if !n.enabled {
+		return nil
+	}
+	l := n.kernel.New()
+	if l == (Labels{}) {
+		return errors.New("SELinux: the policy names no labels for containers: they are not confined")
+	}
+	defer n.kernel.Release(l.Process)
+	return n.check(l)
+}
+
+// Layers is the label of image layers: the kernel asks for the right to a file of
+// a layer, besides that to the container's root, when it is mapped. "" without
+// SELinux, and where the policy has none.
+func (n *Node) Layers() string {
+	if !n.enabled {
+		return ""
+	}
+	label := n.kernel.Layers()
+	if label == "" || n.kernel.Check(label) != nil {
+		return ""
+	}
+	return label
+}
+
+// check returns an error for labels that the policy does not know, though it
+// may name them.
+func (n *Node) check(l Labels) error {
+	for _, label := range []string{l.Process, l.Mount} {
+		if err := n.kernel.Check(label); err != nil {
+			return fmt.Errorf("SELinux: the policy that is loaded does not know the label %q: %w", label, err)
+		}
+	}
+	return nil
+}
+
 // Pod chooses the labels of a new pod: those that the policy has for
 // containers, changed by the request's options, with categories of the pod's
 // own unless the options name a level. Release gives them back. The error's
-// kind is Invalid for a label that the policy does not know.
+// kind is Invalid for a label that the policy does not know, and Unsupported if
+// it knows none for containers and the options ask for one.
 func (n *Node) Pod(o *runtimeapi.SELinuxOption) (Labels, error) {
 	if !n.enabled {
 		return Labels{}, nil
 	}
 	fresh := n.kernel.New()
+	if n.check(fresh) != nil {
+		n.kernel.Release(fresh.Process)
+		fresh = Labels{}
+	}
 	l, err := n.override(fresh, o)
 	if err != nil || o.GetLevel() != "" {
 		n.kernel.Release(fresh.Process)
@@ -143,10 +206,8 @@ func (n *Node) override(l Labels, o *runtimeapi.SELinuxOption) (Labels, error) {
 		}
 	}
 	l = Labels{process.Get(), mount.Get()}
-	for _, label := range []string{l.Process, l.Mount} {
-		if err := n.kernel.Check(label); err != nil {
-			return l, errkind.Errorf(errkind.Invalid, "selinux_options: this node's policy does not know the label %q: %w", label, err)
-		}
+	if err := n.check(l); err != nil {
+		return l, errkind.Errorf(errkind.Invalid, "selinux_options: %w", err)
 	}
 	return l, nil
 }

@@ -112,6 +112,31 @@ func TestReservations(t *testing.T) {
 	}
 }
 
+// TestPolicyWithoutContainers: a policy may name labels for containers that it
+// does not know, as Debian's does. A pod can't run under them.
+func TestPolicyWithoutContainers(t *testing.T) {
+	p := &policy{}
+	k := p.node().kernel
+	if err := p.node().Problem(); err != nil || len(p.reserved) != 0 {
+		t.Errorf("a good policy: %v, reserved %q", err, p.reserved)
+	}
+	k.Check = func(string) error { return unix.EINVAL }
+	n := New(true, k)
+	if l, err := n.Pod(nil); err != nil || l != (Labels{}) {
+		t.Errorf("%v, %v", l, err)
+	}
+	if _, err := n.Pod(&option{Type: "container_t"}); errkind.Of(err) != errkind.Unsupported {
+		t.Errorf("with a type: %v", err)
+	}
+	if n.Problem() == nil || len(p.reserved) != 0 {
+		t.Errorf("%v, reserved %q", n.Problem(), p.reserved)
+	}
+	k.New = func() Labels { return Labels{} }
+	if n := New(true, k); n.Problem() == nil || New(false, k).Problem() != nil {
+		t.Errorf("a policy without a word of containers: %v", n.Problem())
+	}
+}
+
 // TestDisabled: without SELinux nothing is asked of the kernel.
 func TestDisabled(t *testing.T) {
 	n := New(false, Kernel{})

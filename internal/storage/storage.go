@@ -32,6 +32,7 @@ import (
 
 	cstorage "go.podman.io/storage"
 	"go.podman.io/storage/pkg/reexec"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-cri/gantry/internal/id"
 )
@@ -110,6 +111,9 @@ func Open(o Options) (_ *Store, err error) {
 			err = errors.Join(err, s.lock.Close())
 		}
 	}()
+	if err := s.label(o.SELinux); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
 	damaged := quarantineDamaged(s.graphRoot())
 	removeProbes(s.graphRoot())
 	if err := mendLinks(s.graphRoot()); err != nil {
@@ -122,6 +126,25 @@ func Open(o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("open store %s: %w", s.graphRoot(), err)
 	}
 	return s, nil
+}
+
+// label gives the directories of layers their SELinux label, if there is one:
+// whatever is made in them has it too.
+func (s *Store) label(label string) error {
+	if label == "" {
+		return nil
+	}
+	layers := filepath.Join(s.graphRoot(), "overlay")
+	if err := os.MkdirAll(layers, 0o755); err != nil {
+		return err
+	}
+	for _, dir := range []string{layers, s.stagingDir(), s.containersDir(), s.trashDir(), s.emptyDir()} {
+		err := unix.Setxattr(dir, "security.selinux", []byte(label), 0)
+		if err != nil && err != unix.ENOTSUP { // the whole file system has one label
+			return &os.PathError{Op: "label for SELinux", Path: dir, Err: err}
+		}
+	}
+	return nil
 }
 
 // load reads everything that is kept in memory.

@@ -419,3 +419,27 @@ func TestUnfinishedMarker(t *testing.T) {
 		t.Errorf("problems %v, %d images", p, len(s.Images().List()))
 	}
 }
+
+// TestLabel: the directories of layers get the label, and what is made in them
+// inherits it from the kernel. (This kernel keeps it, whether or not it has
+// SELinux.)
+func TestLabel(t *testing.T) {
+	s := &Store{root: t.TempDir()}
+	for _, dir := range []string{s.stagingDir(), s.containersDir(), s.trashDir(), s.emptyDir()} {
+		must(t, os.MkdirAll(dir, 0o700))
+	}
+	const label = "system_u:object_r:container_ro_file_t:s0"
+	must(t, s.label(label))
+	for _, dir := range []string{filepath.Join(s.graphRoot(), "overlay"), s.stagingDir(), s.containersDir(), s.trashDir(), s.emptyDir()} {
+		got := make([]byte, 100)
+		n, err := unix.Getxattr(dir, "security.selinux", got)
+		if err != nil || string(got[:n]) != label {
+			t.Errorf("%s: %q, %v", dir, got[:max(n, 0)], err)
+		}
+	}
+	must(t, s.label(""))
+	must(t, os.RemoveAll(s.emptyDir()))
+	if s.label(label) == nil {
+		t.Error("a directory that is gone is labelled")
+	}
+}

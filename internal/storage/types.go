@@ -19,6 +19,9 @@ type Options struct {
 	// UsagePeriod is how often writable layers are measured while somebody asks;
 	// not positive: every 10 s.
 	UsagePeriod time.Duration
+
+	// SELinux is the label of layers; "" is what the node's policy makes of them.
+	SELinux string
 }
 
 // Image is what the index knows of one stored image. It is shared between

@@ -334,29 +334,3 @@ func TestLimitsOfTheDaemon(t *testing.T) {
 		}
 	})
 }
-
-// TestSELinuxWithout: a label that would not be applied is refused; spc_t asks
-// for no confinement, and relabelling has nothing to do.
-func TestSELinuxWithout(t *testing.T) {
-	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig *runtimeapi.PodSandboxConfig) {
-		notForPeers(t)
-		if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
-			t.Fatal("this test is for a node without SELinux")
-		}
-		label := &runtimeapi.SELinuxOption{Type: "container_t", Level: "s0:c1,c2"}
-		refused(t, env, pod, podConfig, "container", &securityContext{SelinuxOptions: label}, codes.Unimplemented)
-		bad := env.PodConfig("bad")
-		bad.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{SelinuxOptions: label}
-		_, err := env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: bad})
-		wantCode(t, "pod", err, codes.Unimplemented)
-
-		good := env.PodConfig("good")
-		spc := &runtimeapi.SELinuxOption{Type: "spc_t"}
-		good.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{SelinuxOptions: spc}
-		goodPod := env.RunPod(good)
-		config := env.ContainerConfig("main", "sleep 1000")
-		config.Linux.SecurityContext = &securityContext{SelinuxOptions: spc}
-		config.Mounts = []*runtimeapi.Mount{{HostPath: t.TempDir(), ContainerPath: "/m", SelinuxRelabel: true}}
-		wantEqual(t, "exec", env.Exec(env.Run(goodPod, config, good), "touch /m/x && echo hi"), "hi\n")
-	})
-}

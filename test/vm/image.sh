@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the disk of a virtual machine with systemd, cgroup v2 and AppArmor:
+# Makes the disk of a virtual machine with systemd, cgroup v2, AppArmor and
+# SELinux (the kernel's command line chooses which of the two works):
 #
 #   image.sh DIR     DIR/system.img and DIR/vmlinuz
 #
@@ -10,16 +11,17 @@ set -eu
 say() { echo "vm: $*"; }
 
 dir=$1
+policy=${0%/*}/container.cil
 packages=systemd,systemd-sysv,udev,dbus,apparmor,kmod,linux-image-cloud-amd64,\
 crun,runc,containernetworking-plugins,docker-registry,iptables,nftables,iproute2,conntrack,procps,util-linux,\
-busybox-static,ca-certificates,curl,jq
+busybox-static,ca-certificates,curl,jq,selinux-policy-default,policycoreutils,selinux-utils
 
 mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(CREATED_BY)' | awk '$3 == "Packages" { print $1, $2; exit }')
 release=${mirror#* }
 mirror=${mirror% *}
 
 # The disk is as old as what it was made from.
-key=$( (cat "$0" && echo "$release") | sha256sum | cut -c1-16)
+key=$( (cat "$0" "$policy" && echo "$release") | sha256sum | cut -c1-16)
 if [ "$(cat "$dir/key" 2>/dev/null)" = "$key" ]; then
 	say "the disk is there: $dir/system.img"
 	exit 0
@@ -53,7 +55,7 @@ After=basic.target dbus.service apparmor.service
 Wants=dbus.service
 [Service]
 Type=oneshot
-ExecStartPre=/bin/mount /dev/nvme1n1 /gantry
+ExecStartPre=/bin/sh -c 'exec mount $(test -e /sys/fs/selinux/enforce && echo -o context=system_u:object_r:bin_t:s0) /dev/nvme1n1 /gantry'
 ExecStart=/gantry/inside.sh
 StandardOutput=tty
 StandardError=tty
@@ -74,6 +76,12 @@ for unit in systemd-udevd.service systemd-udev-trigger.service systemd-udevd-ker
 done
 printf '[Journal]\nStorage=volatile\nForwardToConsole=no\n' >"$root/etc/systemd/journald.conf"
 printf 'overlay\nveth\nbridge\nbr_netfilter\nnf_tables\nnft_compat\nxt_comment\nxt_MASQUERADE\n' >"$root/etc/modules-load.d/gantry.conf"
+
+say "SELinux: a policy for containers, and labels"
+cp "$policy" "$root/tmp/"
+unshare --mount sh -ec 'mount -t proc proc "$0/proc"; exec chroot "$0" semodule -i /tmp/container.cil' "$root" >>"$dir/debootstrap.log" 2>&1
+printf 'SELINUX=permissive\nSELINUXTYPE=default\n' >"$root/etc/selinux/config"
+unshare --mount sh -ec 'mount -t proc proc "$0/proc"; exec chroot "$0" "$@"' "$root" setfiles -F /etc/selinux/default/contexts/files/file_contexts / >>"$dir/debootstrap.log" 2>&1
 
 say "the file system"
 size=$(($(du -sm "$root" | cut -f1) + 6000))

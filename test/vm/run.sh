@@ -5,7 +5,8 @@
 #   run.sh DIR FILES     FILES becomes /gantry in the machine, FILES/inside.sh is run
 #
 # Exits with 0 if inside.sh did. VM_TIME bounds it, in seconds; the default is
-# an hour. Nothing is kept of what the machine writes.
+# an hour. VM_LSM is what confines, apparmor or selinux; the default is the
+# first. Nothing is kept of what the machine writes.
 set -eu
 
 dir=$1
@@ -16,6 +17,10 @@ trap 'rm -f "$disk" "$out"' EXIT
 size=$(($(du -sm "$files" | cut -f1) * 5 / 4 + 200))
 mke2fs -q -t ext4 -O ^has_journal -d "$files" "$disk" "${size}M"
 
+lsm=
+if [ "${VM_LSM:-apparmor}" = selinux ]; then
+	lsm="security=selinux selinux=1"
+fi
 accel=tcg,thread=multi,tb-size=512
 cpu=Nehalem
 if [ -w /dev/kvm ]; then
@@ -24,7 +29,7 @@ if [ -w /dev/kvm ]; then
 fi
 timeout --foreground "${VM_TIME:-3600}" qemu-system-x86_64 -M q35 -cpu "$cpu" -accel "$accel" -smp 2 -m 3072 \
 	-nographic -no-reboot -nodefaults -serial stdio -kernel "$dir/vmlinuz" \
-	-append "root=/dev/nvme0n1 rootfstype=ext4 rw console=ttyS0 quiet loglevel=2 mitigations=off nokaslr audit=0 no_timer_check tsc=reliable cryptomgr.notests systemd.show_status=0 systemd.unified_cgroup_hierarchy=1" \
+	-append "root=/dev/nvme0n1 rootfstype=ext4 rw console=ttyS0 quiet loglevel=2 mitigations=off nokaslr audit=0 no_timer_check tsc=reliable cryptomgr.notests systemd.show_status=0 systemd.unified_cgroup_hierarchy=1 $lsm" \
 	-drive "file=$dir/system.img,if=none,id=d0,format=raw,cache=unsafe,snapshot=on" -device nvme,serial=system,drive=d0 \
 	-drive "file=$disk,if=none,id=d1,format=raw,cache=unsafe,snapshot=on" -device nvme,serial=files,drive=d1 \
 	</dev/null | tr -d '\r' | tee "$out" || true
