@@ -4,6 +4,8 @@
 #   make demo    a pod from end to end, with crictl, on private roots (root)
 #   make run     gantryd in the foreground with real registries (root)
 #   make test    all tests (root; up to half an hour)
+#   make test-kubelet  Kubernetes' own kubelet on gantryd, with static pods (root)
+#   make test-cluster  a control plane besides, with kubectl (root)
 #   make soak    the crash tests whole: hours (root)
 #   make lint    gofmt, go vet, staticcheck
 #   make bench   figures beside Debian's containerd (root)
@@ -70,6 +72,16 @@ bin/runsc: test/runsc/go.mod test/runsc/go.sum
 	cd test/runsc && go build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ gvisor.dev/gvisor/runsc
 	@touch $@
 
+# Kubernetes' own programs, from a module of their own: ten minutes when nothing
+# is cached, for the kubelet alone, and as long again for the others.
+KUBERNETES := v1.37.2
+kube_version := k8s.io/component-base/version
+KUBERNETES_LDFLAGS := -s -w -X $(kube_version).gitVersion=$(KUBERNETES) -X $(kube_version).gitMajor=1 -X $(kube_version).gitMinor=37 -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
+KUBERNETES_PROGRAMS := bin/kubelet bin/kube-apiserver bin/kube-controller-manager bin/kube-scheduler bin/kube-proxy bin/kubectl
+$(KUBERNETES_PROGRAMS): test/kubernetes/go.mod test/kubernetes/go.sum
+	cd test/kubernetes && go build -trimpath -ldflags "$(KUBERNETES_LDFLAGS)" -o $(CURDIR)/$@ k8s.io/kubernetes/cmd/$(notdir $@)
+	@touch $@
+
 demo:
 	@test/setup/install.sh demo
 	@test/setup/node.sh
@@ -89,7 +101,8 @@ install:
 # Every part runs even when one before it fails; the summary comes last.
 test: install
 	@test/run.sh programs:'$(MAKE) build' tools:'$(MAKE) tools' c:'$(MAKE) c-test' vet:'$(MAKE) vet' \
-		unit:'$(MAKE) unit' integration:'$(MAKE) integration' crash:'$(MAKE) crash' critest:'$(MAKE) critest'
+		unit:'$(MAKE) unit' integration:'$(MAKE) integration' crash:'$(MAKE) crash' critest:'$(MAKE) critest' \
+		kubelet:'GANTRY_TEST_RUNTIMES=crun $(MAKE) kubelet'
 
 .PHONY: vet
 vet: programs
@@ -101,7 +114,7 @@ c-test:
 
 # Everything but what needs the daemon.
 unit: programs
-	$(GO_TEST) -timeout 10m $$(go list -tags "$(TAGS)" ./... | grep -v -e /test/integration -e /test/crash -e /test/critest -e /test/bench)
+	$(GO_TEST) -timeout 10m $$(go list -tags "$(TAGS)" ./... | grep -v -e /test/integration -e /test/crash -e /test/kubelet -e /test/critest -e /test/bench)
 
 integration: build bin/crictl bin/runsc
 	$(GO_TEST) -count=1 -timeout 25m ./test/integration
@@ -113,6 +126,18 @@ crash: build bin/crictl
 # in waves: hours.
 soak: build bin/crictl
 	GANTRY_TEST_CRASH_POINTS=all GANTRY_TEST_EXITS=10000 GANTRY_TEST_LOAD_PODS=300 GANTRY_TEST_LOAD_TIME=10m $(GO_TEST) -count=1 -v -timeout 12h ./test/crash
+
+.PHONY: kubelet test-kubelet test-cluster
+test-kubelet: install kubelet
+kubelet: build bin/kubelet
+	$(GO_TEST) -count=1 -v -timeout 20m -run TestKubelet ./test/kubelet
+
+# A control plane too: etcd, the API server, the controllers, the scheduler and
+# kube-proxy, and one node.
+test-cluster: install
+	@test/setup/install.sh cluster
+	@$(MAKE) --no-print-directory build $(KUBERNETES_PROGRAMS)
+	$(GO_TEST) -count=1 -v -timeout 30m -run TestCluster ./test/kubelet
 
 critest: build tools
 	$(GO_TEST) -count=1 -v -timeout 25m ./test/critest

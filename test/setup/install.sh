@@ -7,6 +7,7 @@
 #   install.sh          everything (demo, tests, benchmarks)
 #   install.sh demo     what make demo and make run need
 #   install.sh fuzz     everything, and clang with its fuzzing library
+#   install.sh cluster  everything, and the database of a control plane
 #   install.sh vm       everything, and what makes and runs a virtual machine
 set -eu
 
@@ -42,6 +43,7 @@ check_system() {
 packages() {
 	echo "gcc libc6-dev crun containernetworking-plugins docker-registry iptables iproute2 curl jq procps util-linux ca-certificates" | tr ' ' '\n'
 	[ "$what" = demo ] || echo "runc containerd dbus-daemon nftables busybox-static skopeo gnupg umoci dpkg-dev bzip2 xz-utils patch e2fsprogs xfsprogs" | tr ' ' '\n'
+	[ "$what" != cluster ] || echo etcd-server
 	[ "$what" != vm ] || echo "qemu-system-x86 debootstrap e2fsprogs" | tr ' ' '\n'
 	[ "$what" != fuzz ] || echo "clang libclang-rt-$(clang_version)-dev" | tr ' ' '\n'
 }

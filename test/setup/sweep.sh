@@ -37,6 +37,11 @@ sweep() {
 	if [ -n "$name" ]; then
 		sweep_cgroups "$name"
 		ip link delete "$name" 2>/dev/null || true
+		ip link delete "n$name" 2>/dev/null || true
+		if [ -e "$dir/kubelet/kube-proxy.log" ]; then
+			nft delete table ip kube-proxy 2>/dev/null || true
+			nft delete table ip6 kube-proxy 2>/dev/null || true
+		fi
 	fi
 	awk -v dir="$dir/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do
 		umount -l "$mount" 2>/dev/null || true
