@@ -8,19 +8,23 @@ import (
 	"time"
 
 	"github.com/gantry-cri/gantry/internal/control"
+	"github.com/gantry-cri/gantry/internal/metrics"
 )
 
 // headerWait is how long a client of the control socket may take to ask.
 const headerWait = 10 * time.Second
 
 // serveControl answers operators until the returned function is called.
-func serveControl(d *daemon, runRoot string, log *slog.Logger) (stop func(), err error) {
+func serveControl(d *daemon, m *metrics.Metrics, runRoot string, log *slog.Logger) (stop func(), err error) {
 	listener, err := listen(filepath.Join(runRoot, control.SocketName))
 	if err != nil {
 		return nil, err
 	}
+	mux := http.NewServeMux()
+	mux.Handle("/", control.Handler(d.images, log))
+	mux.Handle("GET /metrics", m.Handler())
 	srv := &http.Server{
-		Handler:           control.Handler(d.images, log),
+		Handler:           mux,
 		ReadHeaderTimeout: headerWait,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}

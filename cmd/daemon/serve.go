@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/gantry-cri/gantry/internal/config"
+	"github.com/gantry-cri/gantry/internal/metrics"
 	"github.com/gantry-cri/gantry/internal/server"
 )
 
@@ -54,11 +55,13 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 	if err := d.recover(ctx); err != nil {
 		return err
 	}
-	stopControl, err := serveControl(d, cfg.RunRoot, log)
+	m := metrics.New(version, commit, d.snapshot)
+	stopControl, err := serveControl(d, m, cfg.RunRoot, log)
 	if err != nil {
 		return err
 	}
 	defer stopControl()
+	defer serveMetrics(cfg.MetricsListen, m, log)()
 	listener, err := listen(cfg.Listen)
 	if err != nil {
 		return err
@@ -67,8 +70,8 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 		grpc.ConnectionTimeout(handshakeWait),
 		grpc.MaxRecvMsgSize(cfg.GRPCMaxMessageSize),
 		grpc.MaxSendMsgSize(cfg.GRPCMaxMessageSize),
-		grpc.ChainUnaryInterceptor(newTrimmer().unary, server.Unary(log)),
-		grpc.StreamInterceptor(server.Stream(log)),
+		grpc.ChainUnaryInterceptor(newTrimmer().unary, server.Unary(log, m.Observe)),
+		grpc.StreamInterceptor(server.Stream(log, m.Observe)),
 	)
 	d.server.Register(g)
 	log.Info("serving the CRI", "listen", cfg.Listen, "streams", d.streams.Addr(), "version", version, "commit", commit,

@@ -2,9 +2,11 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -32,6 +34,18 @@ func socket(path string) error {
 	}
 	if len(path) > socketPathMax {
 		return fmt.Errorf("a socket's path can have %d bytes, this has %d: %q", socketPathMax, len(path), path)
+	}
+	return nil
+}
+
+// hostPort accepts host:port; the host may be empty, which is every address.
+func hostPort(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", address)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%q: the port is not a number from 1 to 65535", address)
 	}
 	return nil
 }

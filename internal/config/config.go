@@ -16,9 +16,10 @@ const DefaultFile = "/etc/gantry/gantry.toml"
 // Config is the whole configuration of a daemon. The table in keys.go says
 // what each field means, which values it takes and what it is by default.
 type Config struct {
-	Root    string
-	RunRoot string
-	Listen  string
+	Root          string
+	RunRoot       string
+	Listen        string
+	MetricsListen string
 
 	CNIConfDir string
 	CNIBinDirs []string

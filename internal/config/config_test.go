@@ -146,6 +146,8 @@ func TestFaultsNameFileLineAndKey(t *testing.T) {
 		"dots":              {"root = '/var/../lib'", "gantry.toml:1: root: a path must not have .. in it"},
 		"level":             {"log_level = 'loud'", `gantry.toml:1: log_level: want one of debug, info, warn, error, have "loud"`},
 		"long socket":       {"listen = '/" + strings.Repeat("x", 107) + "'", "gantry.toml:1: listen: a socket's path can have 107 bytes, this has 108"},
+		"metrics address":   {"metrics_listen = 'localhost'", `gantry.toml:1: metrics_listen: "localhost" is not host:port`},
+		"metrics port":      {"metrics_listen = ':http'", `gantry.toml:1: metrics_listen: ":http": the port is not a number`},
 		"no plugins":        {"cni_bin_dir = []", "gantry.toml:1: cni_bin_dir: want at least one"},
 		"small log":         {"log_size_max = 1", "gantry.toml:1: log_size_max: want -1 or at least 8192, have 1"},
 		"runtime key":       {"[runtimes.crun]\n\npth = '/c'", "gantry.toml:3: runtimes.crun.pth: unknown key; is runtimes.crun.path meant?"},

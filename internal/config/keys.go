@@ -21,6 +21,9 @@ func keys() []key[Config] {
 		{"listen", "Unix socket on which the CRI is served.",
 			text(func(c *Config) *string { return &c.Listen }, "/run/gantry/gantry.sock", socket)},
 
+		{"metrics_listen", "Address, host:port, on which metrics are served for Prometheus, without encryption and to everybody who can connect; empty is nowhere. The control socket has them too.",
+			text(func(c *Config) *string { return &c.MetricsListen }, "", orEmpty(hostPort))},
+
 		{"cni_conf_dir", "Directory of CNI network configurations. It is watched; the first usable *.conflist, *.conf or *.json by name is the network of new pods.",
 			text(func(c *Config) *string { return &c.CNIConfDir }, "/etc/cni/net.d", absolute)},
 		{"cni_bin_dir", "Directories that are searched for CNI plugins, in this order.",

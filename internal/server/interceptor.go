@@ -13,9 +13,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// Observe counts a call that has ended, by its method and its code.
+type Observe func(rpc, code string, took time.Duration)
+
 // Unary returns the interceptor of every unary call: it turns a panic into an
-// error of that call, errors into gRPC codes, and logs.
-func Unary(log *slog.Logger) grpc.UnaryServerInterceptor {
+// error of that call, errors into gRPC codes, logs and counts.
+func Unary(log *slog.Logger, observe Observe) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 		start := time.Now()
 		defer func() {
@@ -24,6 +27,7 @@ func Unary(log *slog.Logger) grpc.UnaryServerInterceptor {
 				resp, err = nil, status.Error(codes.Internal, fmt.Sprintf("internal error: %v", p))
 			}
 			logCall(ctx, log, info.FullMethod, start, err)
+			observe(path.Base(info.FullMethod), status.Code(err).String(), time.Since(start))
 		}()
 		resp, err = handle(ctx, req)
 		return resp, toStatus(err)
@@ -31,7 +35,7 @@ func Unary(log *slog.Logger) grpc.UnaryServerInterceptor {
 }
 
 // Stream is Unary for streaming calls.
-func Stream(log *slog.Logger) grpc.StreamServerInterceptor {
+func Stream(log *slog.Logger, observe Observe) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
 		start := time.Now()
 		defer func() {
@@ -40,6 +44,7 @@ func Stream(log *slog.Logger) grpc.StreamServerInterceptor {
 				err = status.Error(codes.Internal, fmt.Sprintf("internal error: %v", p))
 			}
 			logCall(ss.Context(), log, info.FullMethod, start, err)
+			observe(path.Base(info.FullMethod), status.Code(err).String(), time.Since(start))
 		}()
 		return toStatus(handle(srv, ss))
 	}

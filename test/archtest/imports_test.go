@@ -43,6 +43,7 @@ var table = map[string]rule{
 	"internal/storage":   {[]string{"internal/statefile"}, "the bottom: it knows of nothing that uses it"},
 	"internal/network":   {[]string{"internal/statefile"}, "an attachment is named by its pod's id and needs nothing else of it"},
 	"internal/cgroup":    {[]string{"internal/node"}, "paths depend on what the node mounts where"},
+	"internal/metrics":   {nil, "it counts; what is counted is handed to it"},
 	"internal/apparmor":  {nil, "it asks the kernel; for whom is not its business"},
 	"internal/cdi":       {nil, "it changes a spec; whose is not its business"},
 	"internal/hooks":     {nil, "it changes a spec; whose is not its business"},

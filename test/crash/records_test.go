@@ -71,6 +71,9 @@ func testDamagedRecords(t *testing.T, env *testenv.Env, round int) {
 		t.Errorf("the pod that is well says %q", got)
 	}
 	told := problems(t, env)
+	if got := env.Metric("gantry_damaged_records"); got != float64(len(victims)+1) {
+		t.Errorf("the metrics tell of %v damaged records", got)
+	}
 	for _, v := range append(victims, removed) {
 		v.check(t, env, told)
 	}
@@ -88,6 +91,9 @@ func testDamagedRecords(t *testing.T, env *testenv.Env, round int) {
 	}
 	env.StartDaemon()
 	wantCounts(t, env, len(victims)+1, len(victims)+1)
+	if got := env.Metric("gantry_damaged_records"); got != 0 {
+		t.Errorf("the metrics tell of %v damaged records, and all are well", got)
+	}
 	for _, v := range victims {
 		if state := env.Status(v.ctr).State; state != runtimeapi.ContainerState_CONTAINER_RUNNING {
 			t.Errorf("%s: the container is %s", v.file, state)
