@@ -37,7 +37,8 @@ func TestDaemonMetrics(t *testing.T) {
 	if err == nil {
 		t.Error("a container that has ended was started")
 	}
-	resp, err := http.Get("http://" + address + "/metrics")
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + address + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
