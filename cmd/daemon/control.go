@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/gantry-cri/gantry/internal/config"
 	"github.com/gantry-cri/gantry/internal/control"
 	"github.com/gantry-cri/gantry/internal/metrics"
 )
@@ -15,13 +16,13 @@ import (
 const headerWait = 10 * time.Second
 
 // serveControl answers operators until the returned function is called.
-func serveControl(d *daemon, m *metrics.Metrics, runRoot string, log *slog.Logger) (stop func(), err error) {
-	listener, err := listen(filepath.Join(runRoot, control.SocketName))
+func serveControl(d *daemon, m *metrics.Metrics, cfg config.Config, log *slog.Logger) (stop func(), err error) {
+	listener, err := listen(filepath.Join(cfg.RunRoot, control.SocketName))
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", control.Handler(d.images, log))
+	mux.Handle("/", control.Handler(d.images, d.statusOf(m, cfg), log))
 	mux.Handle("GET /metrics", m.Handler())
 	srv := &http.Server{
 		Handler:           mux,

@@ -137,7 +137,7 @@ func (b *bed) call(ctx context.Context, m method, body []byte) error {
 		}
 		confine(v.(proto.Message).ProtoReflect(), b.dir)
 		return nil
-	}, server.Unary(b.log, func(string, string, time.Duration) {}))
+	}, server.Unary(b.log, func(string) func(string) { return func(string) {} }))
 	return err
 }
 

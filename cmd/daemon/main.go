@@ -50,7 +50,7 @@ again at any time: running containers do not notice.`,
 		}
 		return serve(cmd.Context(), cfg)
 	}
-	root.AddCommand(configCommand(flags), imagesCommand(flags), versionCommand())
+	root.AddCommand(configCommand(flags), imagesCommand(flags), statusCommand(flags), versionCommand())
 	return root
 }
 

@@ -56,7 +56,7 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 		return err
 	}
 	m := metrics.New(version, commit, d.snapshot)
-	stopControl, err := serveControl(d, m, cfg.RunRoot, log)
+	stopControl, err := serveControl(d, m, cfg.Config, log)
 	if err != nil {
 		return err
 	}
@@ -70,8 +70,8 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 		grpc.ConnectionTimeout(handshakeWait),
 		grpc.MaxRecvMsgSize(cfg.GRPCMaxMessageSize),
 		grpc.MaxSendMsgSize(cfg.GRPCMaxMessageSize),
-		grpc.ChainUnaryInterceptor(newTrimmer().unary, server.Unary(log, m.Observe)),
-		grpc.StreamInterceptor(server.Stream(log, m.Observe)),
+		grpc.ChainUnaryInterceptor(newTrimmer().unary, server.Unary(log, m.Begin)),
+		grpc.StreamInterceptor(server.Stream(log, m.Begin)),
 	)
 	d.server.Register(g)
 	log.Info("serving the CRI", "listen", cfg.Listen, "streams", d.streams.Addr(), "version", version, "commit", commit,

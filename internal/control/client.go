@@ -29,6 +29,12 @@ func NewClient(socket string) *Client {
 	return c
 }
 
+// Status tells how the daemon is.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var out Status
+	return out, c.one(ctx, http.MethodGet, "/v1/status", nil, &out)
+}
+
 // Images lists what is stored, the newest first.
 func (c *Client) Images(ctx context.Context) ([]Image, error) {
 	var out []Image

@@ -20,8 +20,8 @@ type handler struct {
 	log    *slog.Logger
 }
 
-// Handler serves an operator's requests.
-func Handler(images Images, log *slog.Logger) http.Handler {
+// Handler serves an operator's requests. status must not wait for anything.
+func Handler(images Images, status func() Status, log *slog.Logger) http.Handler {
 	h := &handler{images, log}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/images", h.list)
@@ -29,6 +29,7 @@ func Handler(images Images, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/images/pull", h.pull)
 	mux.HandleFunc("POST /v1/images/verify", h.verify)
 	mux.HandleFunc("POST /v1/images/prune", h.prune)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { h.answer(w, status()) })
 	mux.HandleFunc("GET /v1/pulls", func(w http.ResponseWriter, _ *http.Request) { h.answer(w, h.images.Pulls()) })
 	return mux
 }

@@ -29,6 +29,35 @@ type Images interface {
 	Prune(ctx context.Context) ([]storage.Image, error)
 }
 
+// Status is how the daemon is.
+type Status struct {
+	Version string    `json:"version"`
+	Commit  string    `json:"commit"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Listen  string    `json:"listen"` // the CRI's socket
+	Streams string    `json:"streams"`
+
+	Pods       map[string]int   `json:"pods"`       // by state
+	Containers map[string]int   `json:"containers"` // by state
+	Images     int              `json:"images"`
+	ImageBytes uint64           `json:"image_bytes"` // unpacked; shared layers count for each
+	Pulls      []image.Progress `json:"pulls"`       // under way
+	Calls      []Call           `json:"calls"`       // of the CRI, under way, the oldest first
+
+	Problems   []string `json:"problems"` // as the verbose Status of the CRI lists them
+	Damaged    int      `json:"damaged"`  // records that were put aside, among the problems
+	Goroutines int      `json:"goroutines"`
+	RSS        uint64   `json:"rss"`   // bytes
+	Files      int      `json:"files"` // open descriptors
+}
+
+// Call is a call of the CRI that has not ended.
+type Call struct {
+	RPC   string    `json:"rpc"`
+	Since time.Time `json:"since"`
+}
+
 // Image is one stored image.
 type Image struct {
 	ID      string    `json:"id"` // with sha256:

@@ -5,6 +5,8 @@ package metrics
 
 import (
 	"net/http"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +29,9 @@ type Snapshot struct {
 type Metrics struct {
 	registry *prometheus.Registry
 	calls    *prometheus.HistogramVec
+
+	mu       sync.Mutex // guards inFlight
+	inFlight map[*Call]bool
 }
 
 // durations are the upper bounds of the histogram of calls, in seconds: what
@@ -38,6 +43,7 @@ var durations = []float64{.0001, .001, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30,
 func New(version, commit string, look func() Snapshot) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
+		inFlight: make(map[*Call]bool),
 		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "gantry_rpc_duration_seconds", Help: "Time that calls of the CRI took, by method and gRPC code.", Buckets: durations,
 		}, []string{"rpc", "code"}),
@@ -50,9 +56,37 @@ func New(version, commit string, look func() Snapshot) *Metrics {
 	return m
 }
 
-// Observe counts a call that has ended.
-func (m *Metrics) Observe(rpc, code string, took time.Duration) {
-	m.calls.WithLabelValues(rpc, code).Observe(took.Seconds())
+// Begin notes that a call has begun; the function that it returns counts it as
+// ended, with its code.
+func (m *Metrics) Begin(rpc string) (end func(code string)) {
+	c := &Call{rpc, time.Now()}
+	m.mu.Lock()
+	m.inFlight[c] = true
+	m.mu.Unlock()
+	return func(code string) {
+		m.mu.Lock()
+		delete(m.inFlight, c)
+		m.mu.Unlock()
+		m.calls.WithLabelValues(rpc, code).Observe(time.Since(c.Since).Seconds())
+	}
+}
+
+// Call is one that has not ended.
+type Call struct {
+	RPC   string    `json:"rpc"`
+	Since time.Time `json:"since"`
+}
+
+// InFlight lists the calls that have not ended, the oldest first.
+func (m *Metrics) InFlight() []Call {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]Call, 0, len(m.inFlight))
+	for c := range m.inFlight {
+		out = append(out, *c)
+	}
+	slices.SortFunc(out, func(a, b Call) int { return a.Since.Compare(b.Since) })
+	return out
 }
 
 // Handler answers with all metrics.

@@ -11,16 +11,23 @@ func TestMetrics(t *testing.T) {
 	m := New("1.2", "abc", func() Snapshot {
 		return Snapshot{Pods: map[string]int{"ready": 2, "notready": 0}, Containers: map[string]int{"running": 3}, Images: 4, ImageBytes: 5, Pulls: 6, Damaged: 7, Problems: 8}
 	})
-	m.Observe("RunPodSandbox", "OK", 300*time.Millisecond)
-	m.Observe("RunPodSandbox", "Internal", time.Hour)
+	m.Begin("RunPodSandbox")("OK")
+	end := m.Begin("RunPodSandbox")
+	m.Begin("PullImage")
+	if list := m.InFlight(); len(list) != 2 || list[0].RPC != "RunPodSandbox" || list[1].RPC != "PullImage" || time.Since(list[0].Since) > time.Minute {
+		t.Errorf("in flight: %v", list)
+	}
+	end("Internal")
+	if list := m.InFlight(); len(list) != 1 {
+		t.Errorf("in flight: %v", list)
+	}
 	answer := httptest.NewRecorder()
 	m.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
 	for _, line := range []string{
 		`gantry_build_info{commit="abc",version="1.2"} 1`,
 		`gantry_pods{state="ready"} 2`, `gantry_pods{state="notready"} 0`, `gantry_containers{state="running"} 3`,
 		`gantry_images 4`, `gantry_image_bytes 5`, `gantry_image_pulls 6`, `gantry_damaged_records 7`, `gantry_problems 8`,
-		`gantry_rpc_duration_seconds_bucket{code="OK",rpc="RunPodSandbox",le="0.25"} 0`,
-		`gantry_rpc_duration_seconds_bucket{code="OK",rpc="RunPodSandbox",le="0.5"} 1`,
+		`gantry_rpc_duration_seconds_bucket{code="OK",rpc="RunPodSandbox",le="600"} 1`,
 		`gantry_rpc_duration_seconds_count{code="Internal",rpc="RunPodSandbox"} 1`,
 	} {
 		if !strings.Contains(answer.Body.String(), line+"\n") {

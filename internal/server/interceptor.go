@@ -13,21 +13,22 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Observe counts a call that has ended, by its method and its code.
-type Observe func(rpc, code string, took time.Duration)
+// Begin is told of each call, by its method, when it begins, and then with its
+// code when it has ended.
+type Begin func(rpc string) (end func(code string))
 
 // Unary returns the interceptor of every unary call: it turns a panic into an
 // error of that call, errors into gRPC codes, logs and counts.
-func Unary(log *slog.Logger, observe Observe) grpc.UnaryServerInterceptor {
+func Unary(log *slog.Logger, begin Begin) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
-		start := time.Now()
+		start, end := time.Now(), begin(path.Base(info.FullMethod))
 		defer func() {
 			if p := recover(); p != nil {
 				log.Error("panic in a call", "rpc", path.Base(info.FullMethod), "panic", p, "stack", string(debug.Stack()))
 				resp, err = nil, status.Error(codes.Internal, fmt.Sprintf("internal error: %v", p))
 			}
 			logCall(ctx, log, info.FullMethod, start, err)
-			observe(path.Base(info.FullMethod), status.Code(err).String(), time.Since(start))
+			end(status.Code(err).String())
 		}()
 		resp, err = handle(ctx, req)
 		return resp, toStatus(err)
@@ -35,16 +36,16 @@ func Unary(log *slog.Logger, observe Observe) grpc.UnaryServerInterceptor {
 }
 
 // Stream is Unary for streaming calls.
-func Stream(log *slog.Logger, observe Observe) grpc.StreamServerInterceptor {
+func Stream(log *slog.Logger, begin Begin) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
-		start := time.Now()
+		start, end := time.Now(), begin(path.Base(info.FullMethod))
 		defer func() {
 			if p := recover(); p != nil {
 				log.Error("panic in a call", "rpc", path.Base(info.FullMethod), "panic", p, "stack", string(debug.Stack()))
 				err = status.Error(codes.Internal, fmt.Sprintf("internal error: %v", p))
 			}
 			logCall(ss.Context(), log, info.FullMethod, start, err)
-			observe(path.Base(info.FullMethod), status.Code(err).String(), time.Since(start))
+			end(status.Code(err).String())
 		}()
 		return toStatus(handle(srv, ss))
 	}
