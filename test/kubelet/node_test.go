@@ -206,14 +206,6 @@ func (n *node) get(path string) (string, error) {
 	return string(body), err
 }
 
-// mustGet is get of what has to be there.
-func (n *node) mustGet(t *testing.T, path string) string {
-	t.Helper()
-	body, err := n.get(path)
-	must(t, err)
-	return body
-}
-
 // add gives the kubelet a static pod. spec is YAML, indented by two.
 func (n *node) add(t *testing.T, name, spec string) {
 	t.Helper()

@@ -23,7 +23,7 @@ func testProbes(t *testing.T, n *node) {
     readinessProbe: {exec: {command: [test, -e, /ready]}, periodSeconds: 1, timeoutSeconds: 20}
     livenessProbe: {exec: {command: ['true']}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 30}
 `)
-	p := n.untilReady(t, "probes")
+	n.untilReady(t, "probes")
 	n.exec(t, "probes", "exec", "rm /ready")
 	n.until(t, "probes", "not ready", func(p *pod) error {
 		if p.container("exec").Ready || !p.container("http").Ready {
@@ -32,7 +32,7 @@ func testProbes(t *testing.T, n *node) {
 		return nil
 	})
 	n.exec(t, "probes", "exec", "touch /ready")
-	p = n.untilReady(t, "probes")
+	p := n.untilReady(t, "probes")
 	for _, name := range []string{"http", "exec"} {
 		if c := p.container(name); c.RestartCount != 0 {
 			t.Errorf("%s was restarted %d times", name, c.RestartCount)
