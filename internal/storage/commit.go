@@ -72,6 +72,9 @@ func (s *Store) CommitLayers(layers []NewLayer) error {
 // place gives a staged layer its directory. Without a record it is an orphan
 // that the library removes at the next start.
 func (s *Store) place(driver drivers.Driver, l NewLayer) error {
+	if err := s.putAside(filepath.Join(s.graphRoot(), "overlay", l.ID)); err != nil { // its record was lost
+		return err
+	}
 	if err := driver.Create(l.ID, l.Parent, nil); err != nil {
 		return err
 	}

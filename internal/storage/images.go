@@ -105,7 +105,7 @@ func (s *Store) deleteRemoved() {
 	s.records.Lock()
 	defer s.records.Unlock()
 	for imageID := range s.removedImages() {
-		if s.InUse(imageID) {
+		if s.InUse(imageID) || s.sharedWithLost(imageID) {
 			continue
 		}
 		// Nothing can start to use it: it is not in the index.
@@ -114,6 +114,11 @@ func (s *Store) deleteRemoved() {
 		}
 	}
 	s.emptyDamaged()
+	if s.hasOrphans() {
+		if err := s.collectOrphans(); err != nil {
+			s.log.Warn("layers without records not deleted, tried again later", "err", err)
+		}
+	}
 	if ids := s.layerIDs(); ids != nil {
 		s.usage.keepOnly(ids)
 		s.shapes.keepOnly(ids)
@@ -161,21 +166,10 @@ func (s *Store) removedImages() map[string]bool {
 	return maps.Clone(s.removed)
 }
 
-// InUse reports whether a container was made from the image or has it as a volume.
-func (s *Store) InUse(imageID string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, used := range s.uses {
-		if slices.Contains(used, imageID) {
-			return true
-		}
-	}
-	return false
-}
-
 // reclaimLayers deletes broken image records and the layers that no image
 // reaches: what an interrupted pull or removal left. Broken images that a
-// container uses keep their layers.
+// container uses keep their layers, and where records were lost all layers stay
+// until the next start, for the pulls that bring the images back.
 func (s *Store) reclaimLayers() error {
 	s.transfers.Lock()
 	defer s.transfers.Unlock()
@@ -212,7 +206,10 @@ func (s *Store) deleteUnreachableLayers() error {
 	for _, l := range layers {
 		parents[l.ID] = l.Parent
 	}
-	needed := map[string]bool{}
+	needed, known := s.layersInUse()
+	if !known || s.recordsLost {
+		return nil
+	}
 	for _, rec := range records {
 		for _, top := range append(slices.Clone(rec.MappedTopLayers), rec.TopLayer) {
 			for l := top; l != "" && !needed[l]; l = parents[l] {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	cstorage "go.podman.io/storage"
@@ -124,7 +125,7 @@ func inPrivateMounts(fn func() error) error {
 	return <-done
 }
 
-// quarantineDamaged renames the library's record files that are not JSON any
+// quarantineDamaged renames the library's record files that hold no records any
 // more, so that the rest of the store can be used. Images that they described
 // are pulled anew.
 func quarantineDamaged(graphRoot string) []error {
@@ -132,7 +133,7 @@ func quarantineDamaged(graphRoot string) []error {
 	for _, name := range []string{"overlay-images/images.json", "overlay-layers/layers.json", "overlay-containers/containers.json"} {
 		path := filepath.Join(graphRoot, name)
 		body, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && (len(body) == 0 || json.Valid(body)) {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (len(body) == 0 || isRecords(body)) {
 			continue
 		}
 		aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
@@ -140,6 +141,17 @@ func quarantineDamaged(graphRoot string) []error {
 			fmt.Errorf("%s is damaged, kept as %s", path, aside), err, os.Rename(path, aside)))
 	}
 	return problems
+}
+
+// isRecords tells whether body is what the library writes: a list of objects,
+// each with an id.
+func isRecords(body []byte) bool {
+	type record struct {
+		ID string `json:"id"`
+	}
+	var records []record
+	return json.Unmarshal(body, &records) == nil &&
+		!slices.ContainsFunc(records, func(r record) bool { return r.ID == "" })
 }
 
 // removeProbes removes the directories in which a killed daemon tried out the

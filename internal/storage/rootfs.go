@@ -71,10 +71,10 @@ func (s *Store) claim(ctr id.Container, imageIDs []string) ([]Image, error) {
 		}
 		images = append(images, img)
 	}
-	if used, ok := s.uses[ctr]; ok && !slices.Equal(used, imageIDs) {
-		return nil, errkind.Errorf(errkind.Exists, "it exists and is of image %s", used[0])
+	if used, ok := s.uses[ctr]; ok && !slices.Equal(used.images, imageIDs) {
+		return nil, errkind.Errorf(errkind.Exists, "it exists and is of images %v", used.images)
 	}
-	s.uses[ctr] = imageIDs
+	s.uses[ctr] = useOf(images)
 	return images, nil
 }
 
@@ -190,8 +190,8 @@ func (s *Store) unclaim(ctr id.Container) bool {
 	s.mu.Lock()
 	used := s.uses[ctr]
 	delete(s.uses, ctr)
-	waits := s.aside && len(s.uses) == 0 ||
-		slices.ContainsFunc(used, func(imageID string) bool { return s.removed[imageID] })
+	waits := s.aside && len(s.uses) == 0 || s.orphans ||
+		slices.ContainsFunc(used.images, func(imageID string) bool { return s.removed[imageID] })
 	s.mu.Unlock()
 	s.usage.forgetContainer(ctr) // last: a measurement under way is kept only for a use
 	return waits
@@ -234,12 +234,10 @@ func (s *Store) loadUses() []error {
 		var rec rootfsRecord
 		if err := statefile.Read(s.rootfsFile(ctr), rootfsVersion, &rec); err != nil {
 			problems = append(problems, fmt.Errorf("root filesystem of %s: %w", ctr, err))
+			s.uses[ctr] = use{unknown: true}
 			continue
 		}
-		s.uses[ctr] = []string{rec.Image}
-		for _, volume := range rec.Volumes {
-			s.uses[ctr] = append(s.uses[ctr], volume.Image)
-		}
+		s.uses[ctr] = rec.use()
 	}
 	return problems
 }

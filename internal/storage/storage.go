@@ -48,6 +48,10 @@ type Store struct {
 	index    atomic.Pointer[Index]
 	problems atomic.Pointer[[]error]
 
+	// recordsLost: some of the library's records were damaged when this process
+	// opened the store, so that a layer without an image is not for that garbage.
+	recordsLost bool
+
 	// transfers is held for reading while a pull may rely on layers that no
 	// image has yet, and for writing while layers are deleted.
 	transfers sync.RWMutex
@@ -59,9 +63,10 @@ type Store struct {
 	// mu guards what follows, and is held where the index is replaced.
 	// Never held over disk I/O.
 	mu      sync.Mutex
-	uses    map[id.Container][]string // container -> ids of its image and of its volumes
-	aside   bool                      // damaged layers wait in damagedDir for the last container to go
-	removed map[string]bool           // images without names, still on disk
+	uses    map[id.Container]use // what containers were made from
+	aside   bool                 // damaged layers wait in damagedDir for the last container to go
+	orphans bool                 // layers without records wait for the containers that use them to go
+	removed map[string]bool      // images without names, still on disk
 
 	namings      []naming // oldest first
 	namingSerial int64
@@ -85,7 +90,7 @@ func Reexec() bool { return reexec.Init() }
 // a root open: the second gets errkind.Precondition. An image that can't be
 // read is left out and reported by Problems, never an error.
 func Open(o Options) (_ *Store, err error) {
-	s := &Store{root: o.Root, runRoot: o.RunRoot, log: o.Log, uses: map[id.Container][]string{}, removed: map[string]bool{}}
+	s := &Store{root: o.Root, runRoot: o.RunRoot, log: o.Log, uses: map[id.Container]use{}, removed: map[string]bool{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -115,6 +120,7 @@ func Open(o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	damaged := quarantineDamaged(s.graphRoot())
+	s.recordsLost = len(damaged) > 0
 	removeProbes(s.graphRoot())
 	if err := mendLinks(s.graphRoot()); err != nil {
 		damaged = append(damaged, fmt.Errorf("links to layers: %w", err))
@@ -171,7 +177,7 @@ func (s *Store) load(problems []error) error {
 		problems = append(problems, fmt.Errorf("reclaim unfinished layers: %w", err))
 	}
 	s.emptyDamaged()
-	if err := s.lib.GarbageCollect(); err != nil {
+	if err := s.collectOrphans(); err != nil {
 		problems = append(problems, fmt.Errorf("reclaim unfinished layers: %w", err))
 	}
 	for _, p := range problems {

@@ -443,3 +443,62 @@ func TestLabel(t *testing.T) {
 		t.Error("a directory that is gone is labelled")
 	}
 }
+
+// TestDamagedRecordsUnderContainers: whatever records are damaged, the layers
+// that containers use stay, until the containers go.
+func TestDamagedRecordsUnderContainers(t *testing.T) {
+	for _, name := range []string{"overlay-images/images.json", "overlay-layers/layers.json", "rootfs.json"} {
+		for how, body := range map[string]string{"cut": `[{"id":"0`, "of another kind": `{"id":"x"}`, "without ids": `[{}]`} {
+			t.Run(filepath.Base(name)+" "+how, func(t *testing.T) {
+				dir := t.TempDir()
+				s := openTest(t, dir)
+				img := testImage(t, s)
+				r := newRootFS(t, s, img)
+				must(t, s.Close())
+				path := filepath.Join(s.graphRoot(), name)
+				if name == "rootfs.json" {
+					path = s.rootfsFile(r.Container)
+				}
+				must(t, os.WriteFile(path, []byte(body), 0o600))
+				intact := func(when string) {
+					t.Helper()
+					for i, f := range []string{"b", "a"} {
+						if !exists(filepath.Join(r.Lower[i], f)) {
+							t.Errorf("%s: %s is gone from beneath a container", when, f)
+						}
+					}
+				}
+				for _, when := range []string{"at the start", "at the second start"} {
+					s = openTest(t, dir)
+					if when == "at the start" && len(s.Problems()) == 0 {
+						t.Error("nobody is told")
+					}
+					must(t, s.Reclaim(func(id.Container) bool { return true }))
+					intact(when)
+					if when == "at the start" {
+						must(t, s.Close())
+					}
+				}
+				// An image of the same base comes and goes.
+				other := addImage(t, s, "docker.io/library/other:1",
+					layerTar(t, entry{name: "./", kind: '5', mode: 0o750, uid: 3}, file("a", "1")), layerTar(t, file("c", "3")))
+				must(t, s.Remove(t.Context(), other.ID))
+				if name != "overlay-layers/layers.json" { // there the base was put in the place of the other
+					intact("after the removal of another image")
+				}
+				must(t, s.RemoveRootFS(r.Container))
+				if img, ok := s.Images().ByID(img.ID); ok {
+					must(t, s.Remove(t.Context(), img.ID))
+				}
+				must(t, s.Close())
+				s = openTest(t, dir)
+				must(t, s.Reclaim(func(id.Container) bool { return false }))
+				must(t, s.Close())
+				layers, err := filepath.Glob(filepath.Join(s.graphRoot(), "overlay", strings.Repeat("[0-9a-f]", 64)))
+				if err != nil || len(layers) != 0 {
+					t.Errorf("layers are left: %v, %v", layers, err)
+				}
+			})
+		}
+	}
+}
