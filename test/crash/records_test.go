@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,4 +151,52 @@ func (v *victim) check(t *testing.T, env *testenv.Env, told string) {
 	if _, err := os.Stat(filepath.Join(env.Root, "network", "attachments", v.pod+".json")); err != nil {
 		t.Errorf("%s: the pod's network: %v", v.file, err)
 	}
+}
+
+// TestDamagedStorage: records of images, layers and writable layers that can't
+// be read are told, cost no container a file, and are mended by a pull.
+func TestDamagedStorage(t *testing.T) {
+	for _, file := range []string{"storage/overlay-images/images.json", "storage/overlay-layers/layers.json", "containers/CTR/rootfs.json"} {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			one(t, testenv.Options{}, func(t *testing.T, env *testenv.Env) {
+				testDamagedStorage(t, env, file)
+			})
+		})
+	}
+}
+
+func testDamagedStorage(t *testing.T, env *testenv.Env, file string) {
+	env.Pull(testenv.Busybox)
+	config := env.PodConfig("well")
+	pod := env.RunPod(config)
+	ctr := env.Run(pod, env.ContainerConfig("main", "trap 'exit 9' TERM; while :; do sleep 0.05; done"), config)
+	env.Exec(ctr, "echo kept > /file")
+	for i, damage := range damages()[1:3] {
+		env.Kill9()
+		v := victim{file: filepath.Join(env.Root, strings.ReplaceAll(file, "CTR", ctr))}
+		v.damage(t, damage)
+		env.StartDaemon()
+		if told := problems(t, env); !strings.Contains(told, filepath.Base(file)) && !strings.Contains(told, ctr) {
+			t.Errorf("%s is not among the problems: %s", file, told)
+		}
+		if got := env.Metric("gantry_damaged_records"); got < 1 {
+			t.Errorf("the metrics tell of %v damaged records", got)
+		}
+		// Its programs are files of the image's layers.
+		if got := env.Exec(ctr, "cp /bin/busybox /copy && cat /file"); got != "kept\n" {
+			t.Errorf("the container says %q", got)
+		}
+		env.Pull(testenv.Busybox)
+		another := env.ContainerConfig(fmt.Sprintf("other-%d", i), "cat /bin/busybox > /copy; exit 7")
+		wantCode(t, "a container made afterwards", env.WaitExit(env.Run(pod, another, config)), 7)
+		env.Kill9()
+		env.StartDaemon() // the next one must not take the layers for garbage either
+		if got := env.Exec(ctr, "cp /bin/busybox /copy && cat /file"); got != "kept\n" {
+			t.Errorf("after another start the container says %q", got)
+		}
+	}
+	env.Stop(ctr, exitGrace)
+	wantCode(t, file, env.WaitExit(ctr), 9)
+	env.RemoveAll()
+	env.CheckLeaks()
 }
