@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,12 +35,25 @@ func (l *instanceLock) add(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(f); err != nil {
 		err = errors.Join(err, f.Close())
 		return fmt.Errorf("another gantryd works in %s: %w", dir, err)
 	}
 	l.files = append(l.files, f)
 	return nil
+}
+
+// lockPatience is how long a lock is waited for: a daemon that was killed while
+// it started a program holds it through the child until that is executed.
+const lockPatience = 3 * time.Second
+
+func flock(f *os.File) error {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 func (l *instanceLock) release() {

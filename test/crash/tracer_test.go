@@ -105,8 +105,8 @@ func traceMain(task string) error {
 			name = sideEffect(tid)
 		}
 		if name != "" && count.Add(1) == int64(at) {
+			fmt.Println(at, name) // first: who sees its death asks at once
 			_ = unix.Kill(pid, unix.SIGKILL)
-			fmt.Println(at, name)
 			return nil
 		}
 		resume(tid, status)
