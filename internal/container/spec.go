@@ -120,9 +120,10 @@ func (c *Container) resolveUser(root storage.RootFS, img storage.Image) (oci.Use
 const userFileMax = 4 << 20
 
 // makeDirectories makes the working directory and the image's volumes where
-// the image lacks them.
+// the image lacks them, and /etc, where the pod's files go: it may be a link to
+// what is not there, which not every runtime follows.
 func (c *Container) makeDirectories(root storage.RootFS, spec *rspec.Spec, img *imgspec.Image) error {
-	dirs := []string{spec.Process.Cwd}
+	dirs := []string{"/etc", spec.Process.Cwd}
 	for volume := range img.Config.Volumes {
 		dirs = append(dirs, volume)
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/gantry-cri/gantry/test/images"
 	"github.com/gantry-cri/gantry/test/testenv"
 )
 
@@ -164,4 +165,62 @@ func TestPlantedMountLinks(t *testing.T) {
 			t.Errorf("the node's /etc: %v, before %v", found, etc)
 		}
 	})
+}
+
+// TestLinkedEtc: an image whose /etc is a link, or whose files in it are, gets
+// its hosts, hostname and resolv.conf where the links lead in the container, and
+// no user of the node's.
+func TestLinkedEtc(t *testing.T) {
+	if err := os.Mkdir(images.EtcTarget, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(images.EtcTarget) })
+	files := map[string]string{
+		"hosts": "precious", "hostname": "precious", "resolv.conf": "precious",
+		"passwd": "intruder:x:4711:4711::/:/bin/sh\n", "group": "intruder:x:4711:\n",
+	}
+	for name, body := range files {
+		if err := os.WriteFile(filepath.Join(images.EtcTarget, name), []byte(body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, image := range []string{"etc-link", "etc-links"} {
+		for _, rt := range testenv.Runtimes() {
+			t.Run(image+"/"+rt, func(t *testing.T) {
+				env := testenv.Start(t, testenv.Options{Registry: shared.Registry(t), Runtime: rt})
+				testLinkedEtc(t, env, "docker.io/library/"+image+":latest")
+				for name, body := range files {
+					if now, err := os.ReadFile(filepath.Join(images.EtcTarget, name)); err != nil || string(now) != body {
+						t.Errorf("%s on the node: %q, %v", name, now, err)
+					}
+				}
+				if found := names(t, images.EtcTarget); len(found) != len(files) {
+					t.Errorf("on the node there are %v", found)
+				}
+			})
+		}
+	}
+}
+
+func testLinkedEtc(t *testing.T, env *testenv.Env, image string) {
+	env.Pull(image)
+	config := env.PodConfig("pod")
+	config.Hostname = "inside"
+	config.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"192.0.2.1"}}
+	pod := env.RunPod(config)
+	c := env.ContainerConfig("main", "sleep 1000")
+	c.Image = &runtimeapi.ImageSpec{Image: image}
+	ctr := env.Run(pod, c, config)
+	if got := env.Exec(ctr, "cat /etc/hostname; grep -c 192.0.2.1 /etc/resolv.conf; grep -c inside /etc/hosts"); got != "inside\n1\n1\n" {
+		t.Errorf("the container has %q", got)
+	}
+	c = env.ContainerConfig("user", "true")
+	c.Image = &runtimeapi.ImageSpec{Image: image}
+	c.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{RunAsUsername: "intruder"}}
+	_, err := env.Runtime.CreateContainer(env.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: c, SandboxConfig: config})
+	if status.Code(err) != codes.InvalidArgument && status.Code(err) != codes.NotFound {
+		t.Errorf("a user of the node: %v", err)
+	}
+	env.RemoveAll()
+	env.CheckLeaks()
 }

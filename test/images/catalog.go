@@ -77,6 +77,16 @@ func demoImages(ctx context.Context, in inputs) ([]image, error) {
 			layers: []*Tree{box, linksTree()},
 			config: imgspec.ImageConfig{Env: []string{searchPath}, Cmd: []string{"sh"}},
 		},
+		{
+			names:  []string{"docker.io/library/etc-link:latest"},
+			layers: []*Tree{box, etcLinkTree()},
+			config: imgspec.ImageConfig{Env: []string{searchPath}, Cmd: []string{"sh"}},
+		},
+		{
+			names:  []string{"docker.io/library/etc-links:latest"},
+			layers: []*Tree{box, etcLinksTree()},
+			config: imgspec.ImageConfig{Env: []string{searchPath}, Cmd: []string{"sh"}},
+		},
 	}, nil
 }
 
@@ -88,6 +98,27 @@ func linksTree() *Tree {
 	t.Symlink("upwards", "../../../../../../../../../../tmp")
 	t.Symlink("process", "/proc/1/root/tmp")
 	t.File("tmp/inside", 0o644, []byte("of the image\n"))
+	return t
+}
+
+// EtcTarget is where the links of two images lead: etc-link, of which /etc is
+// one, and etc-links, of which the files in /etc are.
+const EtcTarget = "/tmp/gantry-etc"
+
+func etcLinkTree() *Tree {
+	t := NewTree()
+	t.Symlink("etc", EtcTarget)
+	return t
+}
+
+func etcLinksTree() *Tree {
+	t := NewTree()
+	for _, name := range []string{"hosts", "hostname", "passwd"} {
+		t.Symlink("etc/"+name, EtcTarget+"/"+name)
+	}
+	for _, name := range []string{"resolv.conf", "group"} {
+		t.Symlink("etc/"+name, "../../../../../../.."+EtcTarget+"/"+name)
+	}
 	return t
 }
 
