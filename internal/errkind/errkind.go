@@ -6,6 +6,7 @@ package errkind
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +52,17 @@ func Wrap(kind Kind, err error) error {
 // Full reports whether err comes of a disk, or a quota on it, that is full.
 func Full(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// SaysFull reports whether a program's own words tell of a full disk, or quota:
+// a runtime's or a plugin's, of which there is no errno.
+func SaysFull(words string) bool {
+	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT} {
+		if strings.Contains(strings.ToLower(words), errno.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // FullOr is Exhausted for an error that comes of a full disk, else kind.

@@ -39,6 +39,11 @@ func (e *CreateError) Error() string {
 	return fmt.Sprintf("%s (%s): %s", e.Reason, how, words)
 }
 
+// Is makes what the runtime says of a full disk unix.ENOSPC.
+func (e *CreateError) Is(target error) bool {
+	return target == unix.ENOSPC && errkind.SaysFull(e.Output)
+}
+
 // remoteError is what the monitor answers when it refuses a request.
 type remoteError struct {
 	errno unix.Errno

@@ -83,7 +83,11 @@ func (r *runner) run(ctx context.Context, path string, stdin []byte, env []strin
 	if stdout.overflown { // the plugin's own end, by a broken pipe, says less
 		return nil, fmt.Errorf("%s wrote more than %d bytes", name, stdoutMax)
 	}
-	return nil, pluginError(name, err, stdout.Bytes(), stderr.Bytes())
+	err = pluginError(name, err, stdout.Bytes(), stderr.Bytes())
+	if errkind.SaysFull(err.Error()) {
+		err = errkind.Wrap(errkind.Exhausted, err)
+	}
+	return nil, err
 }
 
 // pluginError is what the plugin itself says about its failure

@@ -142,6 +142,11 @@ func (e *CommandError) Error() string {
 	return fmt.Sprintf("%s %s: %s", filepath.Base(e.Runtime), e.Command, how)
 }
 
+// Is makes what the runtime says of a full disk unix.ENOSPC.
+func (e *CommandError) Is(target error) bool {
+	return target == unix.ENOSPC && errkind.SaysFull(e.Output)
+}
+
 // isCommandError reports whether err is the runtime's own account of a
 // failure, as opposed to a runtime that did not start or did not end.
 func isCommandError(err error) bool {

@@ -2,11 +2,13 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/test/testenv"
@@ -215,6 +217,10 @@ func TestFailingRuntime(t *testing.T) {
 		config := env.PodConfig("other")
 		_, err = env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: "no-start"})
 		wantNotOK(t, "a pod with a runtime that can't start", err)
+		for _, handler := range []string{"no-room-to-create", "no-room-to-start"} {
+			_, err = env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: env.PodConfig(handler), RuntimeHandler: handler})
+			wantCode(t, handler, err, codes.ResourceExhausted)
+		}
 
 		pod := env.RunPod(env.PodConfig("good"))
 		bad := env.ContainerConfig("main", "true")
@@ -233,20 +239,25 @@ func TestFailingRuntime(t *testing.T) {
 func failingRuntimes(t *testing.T) map[string]string {
 	dir := t.TempDir()
 	real := testenv.Program(t, "crun")
-	failAt := func(command string) string {
-		return "for word; do if [ \"$word\" = " + command + " ]; then echo broken on purpose >&2; exit 1; fi; done\nexec " + real + " \"$@\"\n"
+	failAt := func(command, words string) string {
+		return "for word; do if [ \"$word\" = " + command + " ]; then echo " + words + " >&2; exit 1; fi; done\nexec " + real + " \"$@\"\n"
 	}
+	const full = "mkdir /run/x: No space left on device"
 	return map[string]string{
-		"no-pods":  script(t, dir, "no-pods", failAt("create")),
-		"no-start": script(t, dir, "no-start", failAt("start")),
+		"no-pods":           script(t, dir, "no-pods", failAt("create", "broken on purpose")),
+		"no-start":          script(t, dir, "no-start", failAt("start", "broken on purpose")),
+		"no-room-to-create": script(t, dir, "no-room-to-create", failAt("create", full)),
+		"no-room-to-start":  script(t, dir, "no-room-to-start", failAt("start", full)),
 	}
 }
 
 // failingPlugin answers ADD with a CNI error, and everything else well.
-const failingPlugin = `if [ "$CNI_COMMAND" = VERSION ]; then
+const failingPlugin = `msg="no network on purpose"
+[ "${0%full}" = "$0" ] || msg="open /var/lib/cni/x: no space left on device"
+if [ "$CNI_COMMAND" = VERSION ]; then
 	echo '{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0"]}'
 elif [ "$CNI_COMMAND" = ADD ]; then
-	echo '{"cniVersion":"1.0.0","code":999,"msg":"no network on purpose"}'
+	echo '{"cniVersion":"1.0.0","code":999,"msg":"'"$msg"'"}'
 	exit 1
 fi
 `
@@ -254,7 +265,9 @@ fi
 // TestFailingPlugin: a chain whose second plugin fails is undone from the first.
 func TestFailingPlugin(t *testing.T) {
 	dir := t.TempDir()
-	script(t, dir, "failing", failingPlugin)
+	for _, name := range []string{"failing", "full"} {
+		script(t, dir, name, failingPlugin)
+	}
 	eachWith(t, testenv.Options{PluginDir: dir}, func(t *testing.T, env *testenv.Env) {
 		notForPeers(t)
 		if err := env.WriteNetwork(withPlugin(env, "failing")); err != nil {
@@ -266,6 +279,16 @@ func TestFailingPlugin(t *testing.T) {
 			if err != nil {
 				wantContains(t, "error", err.Error(), "no network on purpose")
 			}
+		})
+		env.RemoveAll()
+		if err := env.WriteNetwork(withPlugin(env, "full")); err != nil {
+			t.Fatal(err)
+		}
+		env.Eventually("a plugin without room to be told as that", func() error {
+			if err := runUntilSeen(env); status.Code(err) != codes.ResourceExhausted {
+				return fmt.Errorf("a pod whose plugin has no room: %w", err)
+			}
+			return nil
 		})
 		env.RemoveAll()
 		if err := env.WriteNetwork(env.Network()); err != nil {
