@@ -61,7 +61,10 @@ func operations() []operation {
 			s.start()
 			s.works()
 		}},
-		{"StartContainer", (*scene).haveCreated, (*scene).startContainer, (*scene).works},
+		{"StartContainer", (*scene).haveCreated, (*scene).startContainer, func(s *scene) {
+			s.ready()
+			s.works()
+		}},
 		{"UpdateContainerResources", (*scene).haveStarted, (*scene).update, (*scene).works},
 		{"ReopenContainerLog", (*scene).haveStarted, (*scene).reopen, (*scene).works},
 		{"StopContainer", (*scene).haveStarted, (*scene).stopContainer, (*scene).hasExited},
@@ -107,7 +110,7 @@ func (op operation) try(t *testing.T, env *testenv.Env, at int) (count int) {
 	t.Helper()
 	name := fmt.Sprintf("%s-%d", op.name, at)
 	s := &scene{t: t, env: env, config: env.PodConfig(name)}
-	s.container = env.ContainerConfig("main", "trap 'exit 3' TERM; while :; do sleep 0.05; done")
+	s.container = env.ContainerConfig("main", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done")
 	op.prepare(s)
 	tr := trace(t, env.DaemonPID(), at)
 	ctx, cancel := context.WithTimeout(env.Context(), 30*time.Second)

@@ -3,6 +3,7 @@ package crash
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -79,7 +80,15 @@ func (s *scene) havePod() { s.pod = s.env.RunPod(s.config) }
 
 func (s *scene) create() { s.ctr = s.env.Create(s.pod, s.container, s.config) }
 
-func (s *scene) start() { s.env.Start(s.ctr) }
+func (s *scene) start() {
+	s.env.Start(s.ctr)
+	s.ready()
+}
+
+// ready waits until the container would heed a signal.
+func (s *scene) ready() {
+	s.env.WaitLog(filepath.Join(s.config.LogDirectory, s.container.LogPath), "ready")
+}
 
 func (s *scene) haveCreated() {
 	s.havePod()
