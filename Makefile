@@ -5,7 +5,8 @@
 #   make run     gantryd in the foreground with real registries (root)
 #   make test    all tests (root; up to half an hour)
 #   make test-kubelet  Kubernetes' own kubelet on gantryd, with static pods (root)
-#   make test-cluster  a control plane besides, with kubectl (root)
+#   make test-cluster  a control plane besides, with kubectl, and three nodes (root)
+#   make cluster [NODES=3]  Kubernetes on gantryd, until it is interrupted (root)
 #   make soak    the crash tests whole: hours (root)
 #   make lint    gofmt, go vet, staticcheck
 #   make bench   figures beside Debian's containerd (root)
@@ -127,17 +128,25 @@ crash: build bin/crictl
 soak: build bin/crictl
 	GANTRY_TEST_CRASH_POINTS=all GANTRY_TEST_EXITS=10000 GANTRY_TEST_LOAD_PODS=300 GANTRY_TEST_LOAD_TIME=10m $(GO_TEST) -count=1 -v -timeout 12h ./test/crash
 
-.PHONY: kubelet test-kubelet test-cluster
+.PHONY: kubelet test-kubelet test-cluster cluster
 test-kubelet: install kubelet
+	$(GO_TEST) -count=1 -v -timeout 20m -run TestImageGC ./test/kubelet
 kubelet: build bin/kubelet
 	$(GO_TEST) -count=1 -v -timeout 20m -run TestKubelet ./test/kubelet
 
 # A control plane too: etcd, the API server, the controllers, the scheduler and
-# kube-proxy, and one node.
+# kube-proxy; one node, and three.
 test-cluster: install
 	@test/setup/install.sh cluster
 	@$(MAKE) --no-print-directory build $(KUBERNETES_PROGRAMS)
-	$(GO_TEST) -count=1 -v -timeout 30m -run TestCluster ./test/kubelet
+	$(GO_TEST) -count=1 -v -timeout 30m -run 'TestCluster|TestNodes' ./test/kubelet
+
+cluster:
+	@test/setup/install.sh cluster
+	@test/setup/node.sh
+	@$(MAKE) --no-print-directory build bin/crictl $(KUBERNETES_PROGRAMS)
+	@go test -c -tags "$(TAGS) foreground" -o bin/cluster.test ./test/kubelet
+	@cd test/kubelet && exec ../../bin/cluster.test -test.run TestForeground -test.timeout 0
 
 critest: build tools
 	$(GO_TEST) -count=1 -v -timeout 25m ./test/critest

@@ -16,75 +16,114 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/gantry-cri/gantry/test/testenv"
 )
 
-// A cluster is a control plane, and one node that it runs pods on.
+// A cluster is a control plane, and the nodes that it runs pods on.
 type cluster struct {
-	*node
-	ip        string // of the node and of the API server
+	*node     // the first
+	nodes     []*node
+	bridge    string // the interface that has the API server's address
+	api       string // address of the API server
 	apiPort   int
 	processes []*exec.Cmd
 }
 
-// startCluster starts etcd, the control plane, a daemon and a kubelet.
-func startCluster(t *testing.T, runtime string) *cluster {
+// startCluster starts etcd, the control plane, and on each node a daemon, a
+// kubelet and kube-proxy. A node alone is the machine itself; several have
+// network and mount namespaces of their own.
+func startCluster(t *testing.T, runtime string, nodes int) *cluster {
 	t.Helper()
-	c := &cluster{node: newNode(t, runtime), apiPort: freePort(t)}
-	c.makeAddress()
+	c := &cluster{apiPort: freePort(t)}
+	for i := range nodes {
+		name, s := nodeName, (*space)(nil)
+		if nodes > 1 {
+			name, s = fmt.Sprintf("%s-%d", nodeName, i+1), newSpace(t)
+		}
+		c.nodes = append(c.nodes, newNode(t, runtime, name, s))
+	}
+	c.node = c.nodes[0]
+	c.makeAddresses()
 	t.Cleanup(func() {
 		c.eventually("the pods to go", c.deleteAll)
-		c.removePods()
-		c.stop()
+		for _, n := range c.nodes {
+			n.removePods()
+			n.stop()
+		}
 		c.stopControlPlane()
 	})
 	c.writeKeys()
-	client, peer := freePort(t), freePort(t)
-	c.start(testenv.Program(t, "etcd"), "--data-dir="+c.path("etcd"), "--unsafe-no-fsync",
-		fmt.Sprintf("--listen-client-urls=http://127.0.0.1:%d", client), fmt.Sprintf("--advertise-client-urls=http://127.0.0.1:%d", client),
-		fmt.Sprintf("--listen-peer-urls=http://127.0.0.1:%d", peer), fmt.Sprintf("--initial-advertise-peer-urls=http://127.0.0.1:%d", peer),
-		fmt.Sprintf("--initial-cluster=default=http://127.0.0.1:%d", peer))
-	c.start(testenv.Binary(t, "kube-apiserver"), fmt.Sprintf("--etcd-servers=http://127.0.0.1:%d", client),
-		"--bind-address="+c.ip, "--advertise-address="+c.ip, fmt.Sprintf("--secure-port=%d", c.apiPort), "--cert-dir="+c.path("apiserver"),
-		"--service-account-issuer=https://gantry.test", "--service-account-key-file="+c.path("accounts.pub"), "--service-account-signing-key-file="+c.path("accounts.key"),
-		"--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=Node,RBAC", "--token-auth-file="+c.path("tokens"),
-		"--enable-admission-plugins=NodeRestriction", "--allow-privileged", "--kubelet-preferred-address-types=InternalIP")
-	c.eventually("the API server", func() error { return c.try("get", "--raw=/readyz") })
-	c.start(testenv.Binary(t, "kube-controller-manager"), "--kubeconfig="+c.kubeconfig(), "--leader-elect=false", "--secure-port=0",
-		"--service-account-private-key-file="+c.path("accounts.key"), "--root-ca-file="+c.path("apiserver/apiserver.crt"),
-		"--node-monitor-grace-period=60s", "--concurrent-job-syncs=5")
-	c.start(testenv.Binary(t, "kube-scheduler"), "--kubeconfig="+c.kubeconfig(), "--leader-elect=false", "--secure-port=0")
-	must(t, os.WriteFile(c.path("proxy.yaml"), []byte(c.proxyConfig()), 0o644))
-	c.start(testenv.Binary(t, "kube-proxy"), "--config="+c.path("proxy.yaml"))
-	c.kubeletArgs = []string{"--kubeconfig=" + c.path("kubelet.kubeconfig"), "--node-ip=" + c.ip}
-	c.run()
-	c.eventually("the node to be ready", func() error {
-		return c.try("wait", "--for=condition=Ready", "node/"+nodeName, "--timeout=5s")
-	})
+	c.startControlPlane()
+	for _, n := range c.nodes {
+		c.startNode(n)
+	}
+	for _, n := range c.nodes {
+		c.eventually(n.name+" to be ready", func() error {
+			return c.try("wait", "--for=condition=Ready", "node/"+n.name, "--timeout=5s")
+		})
+	}
 	c.eventually("the service account", func() error { return c.try("get", "serviceaccount", "default") })
 	return c
 }
 
-// makeAddress makes an interface with the address of the node.
-func (c *cluster) makeAddress() {
+func (c *cluster) startControlPlane() {
 	c.t.Helper()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "n" + c.env.Name
-	link := &netlink.Bridge{LinkAttrs: attrs}
-	must(c.t, netlink.LinkAdd(link))
-	c.t.Cleanup(func() { must(c.t, netlink.LinkDel(link)) })
-	second, third := 0, 0 // of the pods' own range, which is no other's
-	_, err := fmt.Sscanf(c.env.Subnet, "10.%d.%d.", &second, &third)
-	must(c.t, err)
-	c.ip = fmt.Sprintf("198.18.%d.%d", second, third+1)
-	addr, err := netlink.ParseAddr(c.ip + "/32")
-	must(c.t, err)
-	must(c.t, netlink.AddrAdd(link, addr))
-	must(c.t, netlink.LinkSetUp(link))
-	c.address = c.ip
-	must(c.t, os.WriteFile(c.path("config.yaml"), []byte(c.config()), 0o644))
+	client, peer := freePort(c.t), freePort(c.t)
+	c.start("etcd.log", exec.Command(testenv.Program(c.t, "etcd"), "--data-dir="+c.path("etcd"), "--unsafe-no-fsync",
+		fmt.Sprintf("--listen-client-urls=http://127.0.0.1:%d", client), fmt.Sprintf("--advertise-client-urls=http://127.0.0.1:%d", client),
+		fmt.Sprintf("--listen-peer-urls=http://127.0.0.1:%d", peer), fmt.Sprintf("--initial-advertise-peer-urls=http://127.0.0.1:%d", peer),
+		fmt.Sprintf("--initial-cluster=default=http://127.0.0.1:%d", peer)))
+	c.start("apiserver.log", exec.Command(testenv.Binary(c.t, "kube-apiserver"), fmt.Sprintf("--etcd-servers=http://127.0.0.1:%d", client),
+		"--bind-address="+c.api, "--advertise-address="+c.api, fmt.Sprintf("--secure-port=%d", c.apiPort), "--cert-dir="+c.path("apiserver"),
+		"--service-account-issuer=https://gantry.test", "--service-account-key-file="+c.path("accounts.pub"), "--service-account-signing-key-file="+c.path("accounts.key"),
+		"--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=Node,RBAC", "--token-auth-file="+c.path("tokens"),
+		"--enable-admission-plugins=NodeRestriction", "--allow-privileged", "--kubelet-preferred-address-types=InternalIP"))
+	c.eventually("the API server", func() error { return c.try("get", "--raw=/readyz") })
+	grace := "60s"
+	if len(c.nodes) > 1 { // one of them is cut off
+		grace = "12s"
+	}
+	c.start("controllers.log", exec.Command(testenv.Binary(c.t, "kube-controller-manager"), "--kubeconfig="+c.kubeconfig(), "--leader-elect=false", "--secure-port=0",
+		"--service-account-private-key-file="+c.path("accounts.key"), "--root-ca-file="+c.path("apiserver/apiserver.crt"),
+		"--node-monitor-grace-period="+grace, "--node-monitor-period=2s", "--concurrent-job-syncs=5"))
+	c.start("scheduler.log", exec.Command(testenv.Binary(c.t, "kube-scheduler"), "--kubeconfig="+c.kubeconfig(), "--leader-elect=false", "--secure-port=0"))
+}
+
+// startNode starts what of Kubernetes runs on a node.
+func (c *cluster) startNode(n *node) {
+	c.t.Helper()
+	must(c.t, os.WriteFile(n.path("config.yaml"), []byte(n.config()), 0o644))
+	must(c.t, os.WriteFile(n.path("proxy.yaml"), []byte(c.proxyConfig(n)), 0o644))
+	c.start("proxy.log", n.command(testenv.Binary(c.t, "kube-proxy"), "--config="+n.path("proxy.yaml")))
+	n.kubeletArgs = []string{"--kubeconfig=" + c.path(n.name+".kubeconfig"), "--node-ip=" + n.address}
+	n.run()
+}
+
+// makeAddresses makes an interface with the address of the API server, and
+// gives each node one: the same, if it is alone.
+func (c *cluster) makeAddresses() {
+	c.t.Helper()
+	c.bridge = "n" + c.env.Name
+	ip(c.t, "link", "add", c.bridge, "type", "bridge")
+	c.t.Cleanup(func() { ip(c.t, "link", "delete", c.bridge) })
+	ip(c.t, "link", "set", c.bridge, "up")
+	c.api = c.node.ofRange(1)
+	ip(c.t, "address", "add", c.api+"/32", "dev", c.bridge)
+	if len(c.nodes) == 1 {
+		c.address = c.api
+		return
+	}
+	for _, n := range c.nodes {
+		n.address = n.ofRange(2)
+		c.connect(n)
+	}
+	for _, n := range c.nodes {
+		for _, other := range c.nodes {
+			if other != n {
+				n.space.ip(c.t, "route", "add", other.env.Subnet, "via", other.address, "dev", "eth0", "onlink")
+			}
+		}
+	}
 }
 
 // writeKeys writes the key of service accounts, the tokens, and who uses them.
@@ -103,21 +142,25 @@ clusters: [{name: gantry, cluster: {server: 'https://%s:%d', insecure-skip-tls-v
 users: [{name: user, user: {token: %s}}]
 contexts: [{name: gantry, context: {cluster: gantry, user: user}}]
 current-context: gantry
-`, c.ip, c.apiPort, token)
+`, c.api, c.apiPort, token)
 	}
-	admin, kubelet := rand.Text(), rand.Text()
-	for name, text := range map[string]string{
-		"accounts.key": string(private), "accounts.pub": string(public),
-		"tokens":           fmt.Sprintf("%s,admin,1,system:masters\n%s,system:node:%s,2,system:nodes\n", admin, kubelet, nodeName),
-		"admin.kubeconfig": user(admin), "kubelet.kubeconfig": user(kubelet),
-	} {
+	admin := rand.Text()
+	files := map[string]string{"accounts.key": string(private), "accounts.pub": string(public), "admin.kubeconfig": user(admin)}
+	tokens := admin + ",admin,1,system:masters\n"
+	for i, n := range c.nodes {
+		token := rand.Text()
+		files[n.name+".kubeconfig"] = user(token)
+		tokens += fmt.Sprintf("%s,system:node:%s,%d,system:nodes\n", token, n.name, 2+i)
+	}
+	files["tokens"] = tokens
+	for name, text := range files {
 		must(c.t, os.WriteFile(c.path(name), []byte(text), 0o600))
 	}
 }
 
 func (c *cluster) kubeconfig() string { return c.path("admin.kubeconfig") }
 
-func (c *cluster) proxyConfig() string {
+func (c *cluster) proxyConfig(n *node) string {
 	return fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
@@ -126,17 +169,16 @@ hostnameOverride: %s
 healthzBindAddress: ''
 metricsBindAddress: '127.0.0.1:%d'
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-`, c.kubeconfig(), nodeName, freePort(c.t))
+`, c.kubeconfig(), n.name, freePort(c.t))
 }
 
-// start starts a program of the control plane.
-func (c *cluster) start(program string, args ...string) {
+// start starts a program that ends with the cluster.
+func (c *cluster) start(log string, cmd *exec.Cmd) {
 	c.t.Helper()
-	log, err := os.OpenFile(c.path(filepath.Base(program)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	file, err := os.OpenFile(c.path(log), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(c.t, err)
-	defer log.Close()
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = log, log
+	defer file.Close()
+	cmd.Stdout, cmd.Stderr = file, file
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	must(c.t, cmd.Start())
 	c.processes = append(c.processes, cmd)
@@ -173,15 +215,20 @@ func (c *cluster) try(args ...string) error {
 }
 
 func (c *cluster) command(input string, args ...string) (string, error) {
-	cmd := exec.Command(testenv.Binary(c.t, "kubectl"), append([]string{"--kubeconfig=" + c.kubeconfig(), "--request-timeout=120s"}, args...)...)
+	cmd := c.kubectlCommand(args...)
 	var stderr strings.Builder
 	cmd.Stdin, cmd.Stderr = strings.NewReader(input), &stderr
-	cmd.Env = append(os.Environ(), "HOME="+c.dir)
 	out, err := cmd.Output()
 	if err != nil {
 		err = fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, stderr.String())
 	}
 	return string(out), err
+}
+
+func (c *cluster) kubectlCommand(args ...string) *exec.Cmd {
+	cmd := exec.Command(testenv.Binary(c.t, "kubectl"), append([]string{"--kubeconfig=" + c.kubeconfig(), "--request-timeout=120s"}, args...)...)
+	cmd.Env = append(os.Environ(), "HOME="+c.dir)
+	return cmd
 }
 
 // apply gives the cluster objects in YAML.
@@ -195,10 +242,10 @@ func (c *cluster) apply(t *testing.T, yaml string) {
 // TestCluster: each of the tests has objects of its own in one cluster, while
 // the daemon is killed every few seconds in the second half.
 func TestCluster(t *testing.T) {
-	c := startCluster(t, testenv.Runtimes()[0])
+	c := startCluster(t, testenv.Runtimes()[0], 1)
 	tests := map[string]func(*testing.T, *cluster){
 		"Deployment": testDeployment, "Job": testClusterJob, "DaemonSet": testDaemonSet, "CronJob": testCronJob,
-		"ConfigMap": testConfigMap, "Commands": testCommands, "Debug": testDebug, "Resize": testResize,
+		"ConfigMap": testConfigMap, "Commands": testCommands, "Forward": testForward, "Debug": testDebug, "Resize": testResize,
 	}
 	for _, round := range []string{"quiet", "killed"} {
 		t.Run(round, func(t *testing.T) {
@@ -427,13 +474,52 @@ func testCommands(t *testing.T, c *cluster) {
 		}
 		return err
 	})
-	c.wait(t, "input and output", func() error {
-		got, err := c.command("word\n", "exec", "-i", "commands", "--", "sh", "-c", "read x; echo got $x")
-		if err == nil && got != "got word\n" {
-			err = fmt.Errorf("it is %q", got)
-		}
-		return err
-	})
+	for _, websocket := range []string{"true", "false"} { // over SPDY otherwise
+		c.wait(t, "input and output, WebSocket "+websocket, func() error {
+			cmd := c.kubectlCommand("exec", "-i", "commands", "--", "sh", "-c", "read x; echo got $x")
+			cmd.Env = append(cmd.Env, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS="+websocket)
+			cmd.Stdin = strings.NewReader("word\n")
+			got, err := cmd.Output()
+			if err == nil && string(got) != "got word\n" {
+				err = fmt.Errorf("it is %q", got)
+			}
+			return err
+		})
+	}
+}
+
+// testForward: ports of a pod on the machine, over WebSocket and SPDY.
+func testForward(t *testing.T, c *cluster) {
+	c.apply(t, `
+apiVersion: v1
+kind: Pod
+metadata: {name: forwarded}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: web, image: nginx, imagePullPolicy: IfNotPresent}]}
+`)
+	c.kubectl(t, "wait", "--for=condition=Ready", "pod/forwarded", "--timeout=170s")
+	for _, websocket := range []string{"true", "false"} {
+		c.wait(t, "an answer of the pod's port, WebSocket "+websocket, func() error {
+			cmd := c.kubectlCommand("port-forward", "--request-timeout=0", "pod/forwarded", ":80")
+			cmd.Env = append(cmd.Env, "KUBECTL_PORT_FORWARD_WEBSOCKETS="+websocket)
+			out, err := cmd.StdoutPipe()
+			must(t, err)
+			must(t, cmd.Start())
+			defer func() {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}()
+			port := 0
+			if _, err := fmt.Fscanf(out, "Forwarding from 127.0.0.1:%d -> 80\n", &port); err != nil {
+				return err
+			}
+			client := http.Client{Timeout: 20 * time.Second}
+			resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
+			if err != nil {
+				return err
+			}
+			return resp.Body.Close()
+		})
+	}
 }
 
 // testDebug: an ephemeral container that sees the processes of its target.

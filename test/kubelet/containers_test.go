@@ -173,6 +173,13 @@ func testOOM(t *testing.T, n *node) {
 	if code := p.container("main").LastState.Terminated.ExitCode; code != 137 {
 		t.Errorf("it ended with %d", code)
 	}
+	n.until(t, "oom", "held back", func(p *pod) error {
+		c := p.container("main")
+		if c.RestartCount < 2 || c.State.Waiting == nil || c.State.Waiting.Reason != "CrashLoopBackOff" || c.LastState.Terminated.Reason != "OOMKilled" {
+			return fmt.Errorf("it is %+v", c)
+		}
+		return nil
+	})
 }
 
 // testPreStop: the hook runs to its end, then the stop signal comes, then the

@@ -12,7 +12,13 @@ import (
 
 var shared = &testenv.Images{Sets: []images.Set{images.Demo}}
 
-func TestMain(m *testing.M) { os.Exit(testenv.Main(m, shared)) }
+func TestMain(m *testing.M) {
+	if port := os.Getenv(healthVariable); port != "" {
+		serveHealth(port)
+		return
+	}
+	os.Exit(testenv.Main(m, shared))
+}
 
 // TestKubelet: each of the tests has pods of its own on one kubelet.
 func TestKubelet(t *testing.T) {
@@ -28,6 +34,7 @@ func TestKubelet(t *testing.T) {
 					"Volumes":          testVolumes,
 					"Probes":           testProbes,
 					"Liveness":         testLiveness,
+					"GRPCProbe":        testGRPCProbe,
 					"Limits":           testLimits,
 					"OOM":              testOOM,
 					"CrashLoop":        testCrashLoop,

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,8 @@ const nodeName = "node"
 // A node is one gantryd and the kubelet on it.
 type node struct {
 	t      *testing.T
+	name   string
+	space  *space // nil: the machine's own namespaces
 	env    *testenv.Env
 	dir    string // of the kubelet
 	port   int
@@ -38,7 +41,7 @@ type node struct {
 // start starts a daemon, and a kubelet that runs static pods on it.
 func start(t *testing.T, runtime string) *node {
 	t.Helper()
-	n := newNode(t, runtime)
+	n := newNode(t, runtime, nodeName, nil)
 	t.Cleanup(func() {
 		n.removePods()
 		n.stop()
@@ -52,11 +55,18 @@ func start(t *testing.T, runtime string) *node {
 }
 
 // newNode starts a daemon, and makes all that a kubelet on it needs.
-func newNode(t *testing.T, runtime string) *node {
+func newNode(t *testing.T, runtime, name string, s *space) *node {
 	t.Helper()
+	o := testenv.Options{Registry: shared.Registry(t), Runtime: runtime}
+	if s != nil {
+		s.forward(t, o.Registry.Address)
+		o.Enter = s.enter()
+	}
 	n := &node{
 		t:       t,
-		env:     testenv.Start(t, testenv.Options{Registry: shared.Registry(t), Runtime: runtime}),
+		name:    name,
+		space:   s,
+		env:     testenv.Start(t, o),
 		port:    freePort(t),
 		http:    &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}, // its certificate is its own
 		address: "127.0.0.1",
@@ -105,6 +115,10 @@ makeIPTablesUtilChains: false
 fileCheckFrequency: 1s
 syncFrequency: 5s
 volumeStatsAggPeriod: 5s
+imageMinimumGCAge: 1s
+imageMaximumGCAge: 20s
+nodeLeaseDurationSeconds: 8
+nodeStatusUpdateFrequency: 3s
 containerLogMaxSize: 64Ki
 containerLogMaxFiles: 3
 containerLogMonitorInterval: 3s
@@ -151,9 +165,8 @@ func (n *node) run() {
 	log, err := os.OpenFile(n.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(n.t, err)
 	defer log.Close()
-	args := append([]string{"--config=" + n.path("config.yaml"), "--root-dir=" + n.path("root"),
-		"--cert-dir=" + n.path("pki"), "--hostname-override=" + nodeName, "--v=2"}, n.kubeletArgs...)
-	n.cmd = exec.Command(testenv.Binary(n.t, "kubelet"), args...)
+	n.cmd = n.command(testenv.Binary(n.t, "kubelet"), append([]string{"--config=" + n.path("config.yaml"), "--root-dir=" + n.path("root"),
+		"--cert-dir=" + n.path("pki"), "--hostname-override=" + n.name, "--v=2"}, n.kubeletArgs...)...)
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	must(n.t, n.cmd.Start())
@@ -162,6 +175,15 @@ func (n *node) run() {
 		n.cmd.Wait() //nolint:errcheck // it is killed
 		close(n.ended)
 	}()
+}
+
+// command is a program of the node, in its namespaces.
+func (n *node) command(program string, args ...string) *exec.Cmd {
+	if n.space == nil {
+		return exec.Command(program, args...)
+	}
+	line := slices.Concat(n.space.enter(), []string{program}, args)
+	return exec.Command(line[0], line[1:]...)
 }
 
 // stop ends the kubelet; its pods go on.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -66,27 +68,48 @@ func testStats(t *testing.T, n *node) {
 		}
 		return fmt.Errorf("the pod is not in %s", body)
 	})
-	n.wait(t, "the pod's metrics", func() error {
+	last := 0.0
+	n.wait(t, "the container's metrics", func() error {
 		body, err := n.get("/metrics/cadvisor")
 		if err != nil {
 			return err
 		}
-		for _, name := range []string{"container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_fs_usage_bytes", "container_processes", "container_spec_memory_limit_bytes"} {
-			if !hasMetric(body, name, `pod="busy-`+nodeName+`"`) {
-				return fmt.Errorf("%s of the pod is not among %d bytes", name, len(body))
+		for name, bounds := range map[string][2]float64{
+			"container_cpu_usage_seconds_total":  {last + 0.01, 1000},
+			"container_memory_working_set_bytes": {8 << 20, 64 << 20},
+			"container_memory_usage_bytes":       {8 << 20, 64 << 20},
+			"container_fs_usage_bytes":           {8 << 20, 64 << 20},
+			"container_processes":                {1, 2},
+			"container_threads":                  {1, 2},
+			"container_spec_memory_limit_bytes":  {64 << 20, 64 << 20},
+			"container_spec_cpu_quota":           {20000, 20000},
+			"container_start_time_seconds":       {1.7e9, float64(time.Now().Unix() + 1)},
+		} {
+			got, ok := metric(body, name, `container="main"`, `pod="busy-`+nodeName+`"`)
+			if !ok || got < bounds[0] || got > bounds[1] {
+				return fmt.Errorf("%s is %v, %t, of %d bytes", name, got, ok, len(body))
+			}
+			if name == "container_cpu_usage_seconds_total" && last == 0 {
+				last = got
+				return fmt.Errorf("it has used %v seconds; does it use more?", got)
 			}
 		}
 		return nil
 	})
 }
 
-func hasMetric(body, name, label string) bool {
+// metric finds a sample of a metric with labels in the text for Prometheus.
+func metric(body, name string, labels ...string) (value float64, ok bool) {
 	for line := range strings.Lines(body) {
-		if strings.HasPrefix(line, name+"{") && strings.Contains(line, label) {
-			return true
+		if !strings.HasPrefix(line, name+"{") || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(line, l) }) {
+			continue
+		}
+		_, rest, _ := strings.Cut(line, "} ")
+		if _, err := fmt.Sscan(rest, &value); err == nil {
+			return value, true
 		}
 	}
-	return false
+	return 0, false
 }
 
 func onCgroupV1() bool {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -118,7 +119,8 @@ func (e *Env) command() (*exec.Cmd, error) {
 	if os.Getenv(peerVariable) != "" {
 		return e.peerCommand()
 	}
-	cmd := exec.Command(Binary(e.t, "gantryd"), e.Args()...)
+	line := slices.Concat(e.enter, []string{Binary(e.t, "gantryd")}, e.Args())
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), e.environ...)
 	return cmd, nil
 }

@@ -27,6 +27,7 @@ type Options struct {
 	PluginDir string            // searched for CNI plugins before the installed ones
 	Environ   []string          // more of the daemon's environment: NAME=value
 	NoNetwork bool              // start without any CNI configuration
+	Enter     []string          // a command that executes the daemon elsewhere, such as nsenter with its arguments
 	// Mount mounts what directories of the environment are to be on, before the
 	// daemon starts. The environment unmounts it.
 	Mount func(*Env) error
@@ -53,6 +54,7 @@ type Env struct {
 	registry  string
 	pluginDir []string
 	environ   []string
+	enter     []string
 	conn      *grpc.ClientConn
 	daemon    *daemon
 	disks     []string // mounted by Options.Mount
@@ -151,6 +153,7 @@ func newEnv(t testing.TB, o Options) (*Env, error) {
 		registry:     "127.0.0.1:1",
 		pluginDir:    []string{pluginDir(t)},
 		environ:      o.Environ,
+		enter:        o.Enter,
 	}
 	if o.Runtime != "" {
 		e.RuntimeName = o.Runtime
