@@ -7,6 +7,9 @@
 #   make test-kubelet  Kubernetes' own kubelet on gantryd, with static pods (root)
 #   make test-cluster  a control plane besides, with kubectl (root)
 #   make soak    the crash tests whole: hours (root)
+#   make package the .deb, the tar.gz and the list of components, in build/package
+#   make package-test   install, upgrade, remove and purge the .deb, in a copy of / (root)
+#   make package-check  are two builds of the packages the same, byte by byte?
 #   make lint    gofmt, go vet, staticcheck
 #   make bench   figures beside Debian's containerd (root)
 #   make fuzz    every fuzz target for FUZZTIME each
@@ -102,7 +105,7 @@ install:
 test: install
 	@test/run.sh programs:'$(MAKE) build' tools:'$(MAKE) tools' c:'$(MAKE) c-test' vet:'$(MAKE) vet' \
 		unit:'$(MAKE) unit' integration:'$(MAKE) integration' crash:'$(MAKE) crash' critest:'$(MAKE) critest' \
-		kubelet:'GANTRY_TEST_RUNTIMES=crun $(MAKE) kubelet'
+		kubelet:'GANTRY_TEST_RUNTIMES=crun $(MAKE) kubelet' package:'$(MAKE) package-test'
 
 .PHONY: vet
 vet: programs
@@ -149,6 +152,28 @@ lint: programs
 	bin/staticcheck -tags "$(subst $() ,$(comma),$(TAGS))" ./...
 
 comma := ,
+
+# SOURCE_DATE_EPOCH is the time of all files in the packages, in seconds: the
+# commit's, or that of a file where there is no repository.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y Makefile)
+
+.PHONY: package package-check package-test bin/gantryd-man
+package: build bin/gantryd-man bin/cyclonedx-gomod
+	VERSION="$(VERSION)" COMMIT="$(COMMIT)" packaging/build.sh build/package
+
+package-test: package
+	packaging/test.sh build/package/*.deb
+
+package-check:
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) VERSION="$(VERSION)" COMMIT="$(COMMIT)" packaging/reproducible.sh
+
+# Writes the manual pages; not installed.
+bin/gantryd-man: programs
+	go build -trimpath -tags "$(TAGS) man" -ldflags "$(LDFLAGS)" -o $@ ./cmd/daemon
+
+bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
+	cd packaging/tools && go build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+	@touch $@
 
 # In a virtual machine with systemd, cgroup v2 and AppArmor, and in one with
 # SELinux: what machines without them can't show. WHAT names other tests, for
