@@ -177,15 +177,23 @@ bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
 
 # In a virtual machine with systemd, cgroup v2 and AppArmor, and in one with
 # SELinux: what machines without them can't show. WHAT names other tests, for
-# the one with VM_LSM, apparmor or selinux.
+# the one with VM_LSM, apparmor or selinux. First of all the package's life there.
 WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|Resources|Slice|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged'
 test-vm: install
 	@test/setup/install.sh vm
 	@$(MAKE) --no-print-directory build tools
+ifeq ($(origin WHAT),file)
+	@$(MAKE) --no-print-directory test-vm-package
+endif
 	TAGS="$(TAGS)" test/vm/test.sh $(WHAT)
 ifeq ($(origin WHAT),file)
 	VM_LSM=selinux TAGS="$(TAGS)" test/vm/test.sh './test/integration:^TestSELinux$$'
 endif
+
+# Gantry's own package, by dpkg, under the real systemd: twenty minutes, emulated.
+.PHONY: test-vm-package
+test-vm-package: package bin/crictl
+	TAGS="$(TAGS)" test/vm/package-test.sh
 
 bench: install
 	@$(MAKE) --no-print-directory build

@@ -63,6 +63,7 @@ documents() {
 		put 644 "$file" "usr/share/doc/gantry/docs/${file##*/}"
 	done
 	put 644 README.md usr/share/doc/gantry/README.md
+	put 644 ARCHITECTURE.md usr/share/doc/gantry/ARCHITECTURE.md
 	packaging/licenses.sh bin/gantryd >"$work/licenses"
 	gzip -9n "$work/licenses"
 	put 644 "$work/licenses.gz" usr/share/doc/gantry/licenses.gz
