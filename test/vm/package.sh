@@ -106,9 +106,9 @@ whole() {
 	eventually answers
 	same "processes after $1" "$(processes)" "$before"
 	same "address after $1" "$(crictl inspectp -o go-template --template '{{.status.network.ip}}' "$pod")" "$address"
-	same "exec -s after $1" "$(crictl --timeout 120s exec -s "$container" echo hello)" hello
-	same "exec after $1" "$(crictl --timeout 120s exec "$container" echo hello)" hello
-	(timeout 10 crictl attach "$container" || true) 2>/dev/null </dev/null >/tmp/attached
+	same "exec -s after $1" "$(timeout 120 crictl exec -s "$container" echo hello)" hello
+	same "exec after $1" "$(timeout 120 crictl exec "$container" echo hello)" hello
+	{ timeout -s KILL 8 crictl attach "$container" </dev/null >/tmp/attached || true; } 2>/dev/null # it outlives SIGTERM
 	grep -q tick /tmp/attached || fail "attach after $1: nothing is heard"
 	local n
 	n=$(ticks)
