@@ -142,15 +142,15 @@ lacks usr/bin/gantryd
 lacks usr/lib/systemd/system/gantry.service
 has etc/gantry/gantry.toml
 has run/gantry/pods/a/pod.json
-has var/lib/gantry/removed/gantryd
-grep -q debug "$root/var/lib/gantry/removed/gantry.toml" || fail "the configuration is not kept for a purge"
+has var/lib/gantry/.package/gantryd
+grep -q debug "$root/var/lib/gantry/.package/gantry.toml" || fail "the configuration is not kept for a purge"
 [ "$(running)" = 3 ] || fail "$(running) of 3 processes run, $now"
 
 now="after an installation upon the removed one"
 say "$now"
 dpkg --force-confdef --force-confold -i /debs/this.deb
 installed "$version"
-lacks var/lib/gantry/removed
+lacks var/lib/gantry/.package
 in_root gantryd config | grep -q '^log_level = "debug"' || fail "the changed configuration is not kept, $now"
 [ "$(running)" = 3 ] || fail "$(running) of 3 processes run, $now"
 

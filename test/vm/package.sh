@@ -10,8 +10,9 @@ export PATH=/gantry/bin:$PATH
 say() { echo "vm: $(cut -d. -f1 /proc/uptime)s $*"; }
 fail() {
 	echo "vm: FAILED: $*"
+	cat /tmp/dpkg.log 2>/dev/null || true
 	systemctl status --no-pager gantry 2>&1 | head -n 15 || true
-	journalctl --no-pager -u gantry -n 40 2>&1 || true
+	journalctl --no-pager -u gantry -n 20 2>&1 || true
 	exit 1
 }
 same() { [ "$2" = "$3" ] || fail "$1: $2, not $3"; }
