@@ -148,6 +148,7 @@ critest: build tools
 lint: programs
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
 	go vet -tags "$(TAGS)" ./...
+	go vet -tags "$(TAGS) man" ./cmd/daemon
 	cd test/tools && go build -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck -tags "$(subst $() ,$(comma),$(TAGS))" ./...
 
@@ -155,7 +156,10 @@ comma := ,
 
 # SOURCE_DATE_EPOCH is the time of all files in the packages, in seconds: the
 # commit's, or that of a file where there is no repository.
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y Makefile)
+ifndef SOURCE_DATE_EPOCH
+SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y Makefile)
+endif
+export SOURCE_DATE_EPOCH
 
 .PHONY: package package-check package-test bin/gantryd-man
 package: build bin/gantryd-man bin/cyclonedx-gomod
@@ -190,7 +194,7 @@ ifeq ($(origin WHAT),file)
 	VM_LSM=selinux TAGS="$(TAGS)" test/vm/test.sh './test/integration:^TestSELinux$$'
 endif
 
-# Gantry's own package, by dpkg, under the real systemd: twenty minutes, emulated.
+# Gantry's own package, by dpkg, under the real systemd: five minutes and more, emulated.
 .PHONY: test-vm-package
 test-vm-package: package bin/crictl
 	TAGS="$(TAGS)" test/vm/package-test.sh

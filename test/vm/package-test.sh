@@ -1,7 +1,7 @@
 #!/bin/sh
 # Brings the packages into the virtual machine and runs package.sh there. Needs
 # `make package`, bin/crictl and the images of the tests, which are built if they
-# are not there (.cache/images). Takes ten minutes, emulated.
+# are not there (.cache/images). Takes five to fifteen minutes, emulated.
 set -eu
 
 cd "$(dirname "$0")/../.."
