@@ -8,6 +8,9 @@
 #   make test-cluster  a control plane besides, with kubectl, and three nodes (root)
 #   make cluster [NODES=3]  Kubernetes on gantryd, until it is interrupted (root)
 #   make soak    the crash tests whole: hours (root)
+#   make package the .deb, the tar.gz and the list of components, in build/package
+#   make package-test   install, upgrade, remove and purge the .deb, in a copy of / (root)
+#   make package-check  are two builds of the packages the same, byte by byte?
 #   make lint    gofmt, go vet, staticcheck
 #   make bench   figures beside Debian's containerd (root)
 #   make fuzz    every fuzz target for FUZZTIME each
@@ -103,7 +106,7 @@ install:
 test: install
 	@test/run.sh programs:'$(MAKE) build' tools:'$(MAKE) tools' c:'$(MAKE) c-test' vet:'$(MAKE) vet' \
 		unit:'$(MAKE) unit' integration:'$(MAKE) integration' crash:'$(MAKE) crash' critest:'$(MAKE) critest' \
-		kubelet:'GANTRY_TEST_RUNTIMES=crun $(MAKE) kubelet'
+		kubelet:'GANTRY_TEST_RUNTIMES=crun $(MAKE) kubelet' package:'$(MAKE) package-test'
 
 .PHONY: vet
 vet: programs
@@ -154,22 +157,56 @@ critest: build tools
 lint: programs
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
 	go vet -tags "$(TAGS)" ./...
+	go vet -tags "$(TAGS) man" ./cmd/daemon
 	cd test/tools && go build -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck -tags "$(subst $() ,$(comma),$(TAGS))" ./...
 
 comma := ,
 
+# SOURCE_DATE_EPOCH is the time of all files in the packages, in seconds: the
+# commit's, or that of a file where there is no repository.
+ifndef SOURCE_DATE_EPOCH
+SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y Makefile)
+endif
+export SOURCE_DATE_EPOCH
+
+.PHONY: package package-check package-test bin/gantryd-man
+package: build bin/gantryd-man bin/cyclonedx-gomod
+	VERSION="$(VERSION)" COMMIT="$(COMMIT)" packaging/build.sh build/package
+
+package-test: package
+	packaging/test.sh build/package/*.deb
+
+package-check:
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) VERSION="$(VERSION)" COMMIT="$(COMMIT)" packaging/reproducible.sh
+
+# Writes the manual pages; not installed.
+bin/gantryd-man: programs
+	go build -trimpath -tags "$(TAGS) man" -ldflags "$(LDFLAGS)" -o $@ ./cmd/daemon
+
+bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
+	cd packaging/tools && go build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+	@touch $@
+
 # In a virtual machine with systemd, cgroup v2 and AppArmor, and in one with
 # SELinux: what machines without them can't show. WHAT names other tests, for
-# the one with VM_LSM, apparmor or selinux.
+# the one with VM_LSM, apparmor or selinux. First of all the package's life there.
 WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|Resources|Slice|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged'
 test-vm: install
 	@test/setup/install.sh vm
 	@$(MAKE) --no-print-directory build tools
+ifeq ($(origin WHAT),file)
+	@$(MAKE) --no-print-directory test-vm-package
+endif
 	TAGS="$(TAGS)" test/vm/test.sh $(WHAT)
 ifeq ($(origin WHAT),file)
 	VM_LSM=selinux TAGS="$(TAGS)" test/vm/test.sh './test/integration:^TestSELinux$$'
 endif
+
+# Gantry's own package, by dpkg, under the real systemd: five minutes and more, emulated.
+.PHONY: test-vm-package
+test-vm-package: package bin/crictl
+	TAGS="$(TAGS)" test/vm/package-test.sh
 
 bench: install
 	@$(MAKE) --no-print-directory build

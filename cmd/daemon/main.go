@@ -38,10 +38,12 @@ func command() *cobra.Command {
 Point the kubelet at it with --container-runtime-endpoint=unix://<listen>, and
 crictl with --runtime-endpoint=unix://<listen>. It can be killed and started
 again at any time: running containers do not notice.`,
+		Version:       version,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate(versionLine())
 	flags := config.BindFlags(root.PersistentFlags())
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := config.Load(flags)
@@ -51,6 +53,7 @@ again at any time: running containers do not notice.`,
 		return serve(cmd.Context(), cfg)
 	}
 	root.AddCommand(configCommand(flags), imagesCommand(flags), statusCommand(flags), versionCommand())
+	root.AddCommand(extraCommands()...)
 	return root
 }
 
@@ -83,7 +86,11 @@ func versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "gantryd %s (commit %s, %s, CRI v1)\n", version, commit, runtime.Version())
+			fmt.Fprint(cmd.OutOrStdout(), versionLine())
 		},
 	}
+}
+
+func versionLine() string {
+	return fmt.Sprintf("gantryd %s (commit %s, %s, CRI v1)\n", version, commit, runtime.Version())
 }
