@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -29,7 +28,7 @@ func TestCritest(t *testing.T) {
 		t.Run(runtime, func(t *testing.T) {
 			env := testenv.Start(t, testenv.Options{Runtime: runtime, Registry: shared.Registry(t)})
 			specs := run(t, env, skips, os.Getenv("CRITEST_FOCUS"))
-			judge(t, skips, specs)
+			Judge(t, skips, specs)
 		})
 	}
 }
@@ -40,7 +39,7 @@ func TestStreamingOverWebSocket(t *testing.T) {
 	for _, runtime := range testenv.Runtimes() {
 		t.Run(runtime, func(t *testing.T) {
 			env := testenv.Start(t, testenv.Options{Runtime: runtime, Registry: shared.Registry(t)})
-			judge(t, nil, run(t, env, nil, `\[k8s\.io\] Streaming`, "-websocket-exec", "-websocket-attach", "-websocket-portforward"))
+			Judge(t, nil, run(t, env, nil, `\[k8s\.io\] Streaming`, "-websocket-exec", "-websocket-attach", "-websocket-portforward"))
 		})
 	}
 }
@@ -93,28 +92,11 @@ func run(t *testing.T, env *testenv.Env, skips []Skip, focus string, flags ...st
 	start := time.Now()
 	err := cmd.Run()
 	t.Logf("critest ran for %s", time.Since(start).Round(time.Second))
-	keepOutput(t, out.Bytes())
+	KeepOutput(t, out.Bytes())
 	if _, statErr := os.Stat(report); statErr != nil {
 		t.Fatalf("critest wrote no report: %v: %s", err, out.String())
 	}
 	return readReport(t, report)
-}
-
-// keepOutput leaves critest's full output below build/, for who looks for the
-// cause of a failure.
-func keepOutput(t *testing.T, out []byte) {
-	root, err := testenv.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(root, "build", strings.ReplaceAll(t.Name(), "/", "-")+".log")
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, out, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("critest's output is in %s", file)
 }
 
 func readReport(t *testing.T, file string) []Spec {
@@ -123,38 +105,4 @@ func readReport(t *testing.T, file string) []Spec {
 		t.Fatal(err)
 	}
 	return specs
-}
-
-func judge(t *testing.T, skips []Skip, specs []Spec) {
-	var passed, failed, skipped int
-	for _, spec := range specs {
-		if skip, ok := skippedBy(skips, spec); ok && spec.State != "skipped" {
-			t.Errorf("%s ran though the skip list's %q matches it", spec.Name, skip.Pattern)
-		}
-		switch {
-		case spec.Failed():
-			failed++
-			t.Errorf("%s: %s: %s", spec.State, spec.Name, spec.Message)
-		case spec.State == "passed":
-			passed++
-		default:
-			skipped++
-			if spec.Message != "" {
-				t.Logf("skipped itself: %s: %s", spec.Name, spec.Message)
-			}
-		}
-	}
-	t.Logf("critest: %d passed, %d failed, %d skipped", passed, failed, skipped)
-	if passed == 0 {
-		t.Error("no spec passed")
-	}
-}
-
-func skippedBy(skips []Skip, spec Spec) (Skip, bool) {
-	for _, skip := range skips {
-		if skip.Pattern.MatchString(spec.Name) {
-			return skip, true
-		}
-	}
-	return Skip{}, false
 }

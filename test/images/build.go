@@ -43,7 +43,7 @@ func Build(ctx context.Context, cache string, set Set) (string, error) {
 	if os.Getenv(builtVariable) != "" {
 		return newest(cache, set)
 	}
-	stamp, err := digestState()
+	stamp, err := digestState(cache, set)
 	if err != nil {
 		return "", err
 	}
@@ -62,7 +62,7 @@ func Build(ctx context.Context, cache string, set Set) (string, error) {
 	if err := removeOthers(cache, set, dir); err != nil {
 		return "", err
 	}
-	if stamp, err = digestState(); err != nil {
+	if stamp, err = digestState(cache, set); err != nil {
 		return "", err
 	}
 	link = filepath.Join(cache, string(set)+"-for-"+stamp)
@@ -100,6 +100,12 @@ func buildOnce(ctx context.Context, cache string, set Set) (string, error) {
 	in, err := findInputs(ctx)
 	if err != nil {
 		return "", err
+	}
+	if set == Conformance {
+		in.agnhost = agnhost(cache)
+		if in.curl, err = debs(ctx, "curl"); err != nil {
+			return "", err
+		}
 	}
 	key, err := in.key(set)
 	if err != nil {
@@ -150,6 +156,12 @@ func imagesOf(ctx context.Context, cache string, set Set, in inputs) ([]image, e
 			return nil, err
 		}
 		return critestImages(ctx, in, program)
+	case Conformance:
+		program, err := fullBusybox(ctx, cache)
+		if err != nil {
+			return nil, err
+		}
+		return conformanceImages(ctx, in, program)
 	}
 	return nil, fmt.Errorf("there is no image set %q", set)
 }
@@ -177,7 +189,12 @@ func fullBusybox(ctx context.Context, cache string) ([]byte, error) {
 // key digests what the set is made from.
 func (in inputs) key(set Set) (string, error) {
 	sum := sha256.New()
-	fmt.Fprintln(sum, set, in.busybox, in.nginx)
+	fmt.Fprintln(sum, set, in.busybox, in.nginx, in.curl)
+	if in.agnhost != "" {
+		if err := digestFile(sum, in.agnhost); err != nil {
+			return "", err
+		}
+	}
 	if err := digestOwn(sum); err != nil {
 		return "", err
 	}
@@ -185,11 +202,18 @@ func (in inputs) key(set Set) (string, error) {
 }
 
 // digestState digests this package's sources and the names, sizes and times of APT's
-// package lists: while it stays the same, so do the inputs of every set.
-func digestState() (string, error) {
+// package lists and of the program that Make has built: while it stays the same, so do the inputs of every set.
+func digestState(cache string, set Set) (string, error) {
 	sum := sha256.New()
 	if err := digestOwn(sum); err != nil {
 		return "", err
+	}
+	if set == Conformance {
+		info, err := os.Stat(agnhost(cache))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(sum, info.Size(), info.ModTime().UnixNano())
 	}
 	lists, err := os.ReadDir("/var/lib/apt/lists")
 	if err != nil {
@@ -201,6 +225,16 @@ func digestState() (string, error) {
 		}
 	}
 	return fmt.Sprintf("%x", sum.Sum(nil))[:16], nil
+}
+
+func digestFile(sum io.Writer, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(sum, f)
+	return err
 }
 
 func digestOwn(sum io.Writer) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,6 +26,9 @@ const (
 	Demo Set = "demo"
 	// Critest holds every image that critest names, and needs a compiler.
 	Critest Set = "critest"
+	// Conformance holds those that Kubernetes' own tests of a node name, and needs
+	// a compiler and bin/agnhost.
+	Conformance Set = "conformance"
 )
 
 // searchPath is every image's environment.
@@ -34,6 +38,10 @@ const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 type inputs struct {
 	busybox string   // the package file that holds the static busybox
 	nginx   []string // the package files of nginx and the libraries it needs
+
+	// Only Conformance has these.
+	curl    []string // the package files of curl and the libraries it needs
+	agnhost string   // the program that Kubernetes' tests run in pods
 }
 
 func findInputs(ctx context.Context) (inputs, error) {
@@ -165,11 +173,22 @@ func baseTree() *Tree {
 
 // nginxTree holds nginx and its libraries, for a root that has a busybox below.
 func nginxTree(ctx context.Context, lines []string, port int) (*Tree, error) {
+	t, err := programTree(ctx, lines, "usr/sbin/nginx", "usr/share/nginx/html/index.html", "etc/nginx/mime.types")
+	if err != nil {
+		return nil, err
+	}
+	t.Dir("var/lib/nginx", 0o755)
+	t.Dir("var/log/nginx", 0o755)
+	t.File("etc/nginx/nginx.conf", 0o644, []byte(nginxConf(port)))
+	return t, nil
+}
+
+// programTree holds a program of the packages, other files of theirs, and all
+// their libraries, for a root that has a busybox below.
+func programTree(ctx context.Context, lines []string, program string, files ...string) (*Tree, error) {
 	pkgs := NewTree()
 	err := pkgs.unpack(ctx, lines, func(name string) bool {
-		return name == "usr/sbin/nginx" ||
-			name == "usr/share/nginx/html/index.html" ||
-			name == "etc/nginx/mime.types" ||
+		return name == program || slices.Contains(files, name) ||
 			(strings.HasPrefix(name, "usr/lib/") || strings.HasPrefix(name, "usr/lib64/")) && library(name)
 	})
 	if err != nil {
@@ -186,12 +205,9 @@ func nginxTree(ctx context.Context, lines []string, port int) (*Tree, error) {
 		e.header.Linkname = strings.Replace(e.header.Linkname, "/usr/lib", "/lib", 1)
 		t.entries[name] = e
 	}
-	if _, ok := t.entries["usr/sbin/nginx"]; !ok {
-		return nil, fmt.Errorf("the packages of nginx hold no /usr/sbin/nginx")
+	if _, ok := t.entries[program]; !ok {
+		return nil, fmt.Errorf("the packages hold no /%s", program)
 	}
-	t.Dir("var/lib/nginx", 0o755)
-	t.Dir("var/log/nginx", 0o755)
-	t.File("etc/nginx/nginx.conf", 0o644, []byte(nginxConf(port)))
 	return t, nil
 }
 

@@ -35,6 +35,7 @@ spec:
       - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 2}
       containers:
       - {name: web, image: nginx, imagePullPolicy: IfNotPresent, readinessProbe: {httpGet: {port: 80, path: /}, periodSeconds: 2, timeoutSeconds: 10}}
+      - {name: client, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, infinity]}
 ---
 apiVersion: v1
 kind: Service
@@ -128,7 +129,7 @@ func (c *cluster) reach(t *testing.T, pods []spreadPod, service string) {
 	}
 	for node, name := range from {
 		c.wait(t, "pods and the Service to be reached from "+node, func() error {
-			return c.try("exec", name, "--", "sh", "-c", "set -e; for a in "+addresses+"; do wget -q -T 5 -O /dev/null http://$a/ || { echo $a >&2; exit 1; }; done")
+			return c.try("exec", name, "-c", "client", "--", "sh", "-c", "set -e; for a in "+addresses+"; do timeout 5 wget -q -O /dev/null http://$a/ || { echo $a >&2; exit 1; }; done")
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package kubelet
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -107,30 +106,29 @@ func relay(in net.Conn, address string) {
 }
 
 // listen makes a listener in the network namespace: a socket stays where it was
-// made.
+// made. The thread comes back: if it ended, processes that it started would be
+// killed, as they shall be when this process ends.
 func (s *space) listen(address string) (net.Listener, error) {
-	type result struct {
-		l   net.Listener
-		err error
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	back, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
 	}
-	made := make(chan result)
-	go func() {
-		runtime.LockOSThread() // the thread ends with this function, in the namespace
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.holder))
-		if err != nil {
-			made <- result{nil, err}
-			return
-		}
-		err = errors.Join(unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET), ns.Close())
-		if err != nil {
-			made <- result{nil, err}
-			return
-		}
-		l, err := net.Listen("tcp", address)
-		made <- result{l, err}
-	}()
-	r := <-made
-	return r.l, r.err
+	defer back.Close()
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.holder))
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", address)
+	if backErr := unix.Setns(int(back.Fd()), unix.CLONE_NEWNET); backErr != nil {
+		panic(backErr) // or other work of this process would go on in there
+	}
+	return l, err
 }
 
 // ofRange is an address outside of the pods' range, and like it no other

@@ -1,0 +1,78 @@
+package images
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// agnhost is where Make builds the program, beside the directory that the cache
+// is in.
+func agnhost(cache string) string {
+	return filepath.Join(filepath.Dir(filepath.Dir(cache)), "bin", "agnhost")
+}
+
+// conformanceImages builds what the specs of Kubernetes v1.37 for a node run, all
+// but those that measure its performance or load modules into its kernel.
+// program is a busybox with every applet.
+func conformanceImages(ctx context.Context, in inputs, program []byte) ([]image, error) {
+	box := baseTree()
+	if err := box.addBusybox(ctx, program); err != nil {
+		return nil, err
+	}
+	web, err := nginxTree(ctx, in.nginx, 80)
+	if err != nil {
+		return nil, err
+	}
+	host, err := agnhostTree(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	setuid, err := compile(ctx, effectiveUID)
+	if err != nil {
+		return nil, err
+	}
+	nnp := NewTree()
+	nnp.File("usr/local/bin/nnp", 0o4755, setuid)
+
+	nonroot := shell(box, nil, e2e+"nonroot:1.5")
+	nonroot.config.User = "1234"
+	unprivileged := shell(box, nnp, e2e+"nonewprivs:1.4")
+	unprivileged.config.Cmd = []string{"nnp"}
+	return []image{
+		shell(box, nil, e2e+"busybox:1.37.0-2", e2e+"busybox:1.36.1-1"),
+		nginxImage([]*Tree{box, web}, e2e+"nginx:1.27.0-2", e2e+"nginx:1.28.0-2"),
+		{
+			names:  []string{e2e + "agnhost:2.66.1", e2e + "agnhost:2.55"},
+			layers: []*Tree{box, host},
+			config: imgspec.ImageConfig{Env: []string{searchPath}, Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}},
+		},
+		{
+			names:  []string{"registry.k8s.io/pause:3.10.2"},
+			layers: []*Tree{box},
+			config: imgspec.ImageConfig{Env: []string{searchPath}, Entrypoint: []string{"tail", "-f", "/dev/null"}},
+		},
+		shell(box, nil, e2e+"ipc-utils:1.4"),
+		unprivileged,
+		nonroot,
+	}, nil
+}
+
+// agnhostTree holds Kubernetes' program for tests, and what its image has besides
+// that specs for a node use.
+func agnhostTree(ctx context.Context, in inputs) (*Tree, error) {
+	t, err := programTree(ctx, in.curl, "usr/bin/curl")
+	if err != nil {
+		return nil, err
+	}
+	program, err := os.ReadFile(in.agnhost)
+	if err != nil {
+		return nil, err
+	}
+	t.File("agnhost", 0o755, program)
+	t.Symlink("agnhost-2", "agnhost")
+	t.Dir("uploads", 0o755)
+	return t, nil
+}
