@@ -6,6 +6,7 @@
 #   make test    all tests (root; up to half an hour)
 #   make test-kubelet  Kubernetes' own kubelet on gantryd, with static pods (root)
 #   make test-cluster  a control plane besides, with kubectl, and three nodes (root)
+#   make conformance  Kubernetes' own specs of node conformance, an hour for each runtime (root)
 #   make cluster [NODES=3]  Kubernetes on gantryd, until it is interrupted (root)
 #   make soak    the crash tests whole: hours (root)
 #   make package the .deb, the tar.gz and the list of components, in build/package
@@ -13,6 +14,7 @@
 #   make package-check  are two builds of the packages the same, byte by byte?
 #   make lint    gofmt, go vet, staticcheck
 #   make bench   figures beside Debian's containerd (root)
+#   make bench-kubelet  what the kubelet measures on gantryd and on containerd (root)
 #   make fuzz    every fuzz target for FUZZTIME each
 #   make clean   what was built, and what interrupted tests left behind
 
@@ -81,6 +83,18 @@ bin/runsc: test/runsc/go.mod test/runsc/go.sum
 KUBERNETES := v1.37.2
 kube_version := k8s.io/component-base/version
 KUBERNETES_LDFLAGS := -s -w -X $(kube_version).gitVersion=$(KUBERNETES) -X $(kube_version).gitMajor=1 -X $(kube_version).gitMinor=37 -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
+# Kubernetes' own specs of a node, the program that they run in pods, and what
+# runs some of them at a time.
+CONFORMANCE_PROGRAMS := bin/e2e_node.test bin/agnhost bin/ginkgo-kubernetes
+bin/e2e_node.test: test/kubernetes/go.mod test/kubernetes/go.sum
+	cd test/kubernetes && go test -c -trimpath -ldflags "$(KUBERNETES_LDFLAGS)" -o $(CURDIR)/$@ k8s.io/kubernetes/test/e2e_node
+	@touch $@
+bin/agnhost: test/kubernetes/go.mod test/kubernetes/go.sum
+	cd test/kubernetes && go build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ k8s.io/kubernetes/test/images/agnhost
+	@touch $@
+bin/ginkgo-kubernetes: test/kubernetes/go.mod test/kubernetes/go.sum
+	cd test/kubernetes && go build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ github.com/onsi/ginkgo/v2/ginkgo
+	@touch $@
 KUBERNETES_PROGRAMS := bin/kubelet bin/kube-apiserver bin/kube-controller-manager bin/kube-scheduler bin/kube-proxy bin/kubectl
 $(KUBERNETES_PROGRAMS): test/kubernetes/go.mod test/kubernetes/go.sum
 	cd test/kubernetes && go build -trimpath -ldflags "$(KUBERNETES_LDFLAGS)" -o $(CURDIR)/$@ k8s.io/kubernetes/cmd/$(notdir $@)
@@ -131,7 +145,7 @@ crash: build bin/crictl
 soak: build bin/crictl
 	GANTRY_TEST_CRASH_POINTS=all GANTRY_TEST_EXITS=10000 GANTRY_TEST_LOAD_PODS=300 GANTRY_TEST_LOAD_TIME=10m $(GO_TEST) -count=1 -v -timeout 12h ./test/crash
 
-.PHONY: kubelet test-kubelet test-cluster cluster
+.PHONY: kubelet test-kubelet test-cluster cluster conformance bench-kubelet
 test-kubelet: install kubelet
 	$(GO_TEST) -count=1 -v -timeout 20m -run TestImageGC ./test/kubelet
 kubelet: build bin/kubelet
@@ -143,6 +157,20 @@ test-cluster: install
 	@test/setup/install.sh cluster
 	@$(MAKE) --no-print-directory build $(KUBERNETES_PROGRAMS)
 	$(GO_TEST) -count=1 -v -timeout 30m -run 'TestCluster|TestNodes' ./test/kubelet
+
+# Kubernetes' own specs of node conformance: an hour for each runtime.
+conformance: install
+	@$(MAKE) --no-print-directory build bin/kubelet $(CONFORMANCE_PROGRAMS)
+	$(GO_TEST) -count=1 -v -timeout 170m -run TestNodeConformance ./test/kubelet
+
+# What the kubelet says of pods' starts, and the time that idle ones cost, beside
+# Debian's containerd.
+bench-kubelet: install
+	@test/setup/install.sh cluster
+	@$(MAKE) --no-print-directory build $(KUBERNETES_PROGRAMS)
+	@for peer in "" containerd; do \
+		GANTRY_TEST_RUNTIMES=runc GANTRY_TEST_PEER=$$peer go test -tags "$(TAGS) figures" -count=1 -timeout 30m -run TestFigures ./test/kubelet || exit 1; \
+	done
 
 cluster:
 	@test/setup/install.sh cluster

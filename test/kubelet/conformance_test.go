@@ -34,8 +34,23 @@ func TestNodeConformance(t *testing.T) {
 			must(t, os.MkdirAll(dropIns, 0o755))
 			must(t, os.WriteFile(filepath.Join(dropIns, "gantry.conf"), []byte(n.suiteConfig()), 0o644))
 			specs := n.runSuite(skips)
+			n.clear()
 			critest.Judge(t, skips, specs)
 		})
+	}
+}
+
+// clear removes what the kubelet, which the suite kills at its end, leaves
+// behind: the last pods, and their volumes.
+func (n *node) clear() {
+	n.t.Helper()
+	n.env.RemoveAll()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	must(n.t, err)
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); strings.HasPrefix(f[1], "/var/lib/kubelet/") {
+			must(n.t, unix.Unmount(f[1], unix.MNT_DETACH))
+		}
 	}
 }
 
