@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 		serveHealth(port)
 		return
 	}
+	if testenv.Peer() {
+		shared.Sets = append(shared.Sets, images.Critest) // for its pause image
+	}
 	os.Exit(testenv.Main(m, shared))
 }
 
