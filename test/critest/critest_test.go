@@ -1,7 +1,6 @@
 package critest
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,14 +86,13 @@ func run(t *testing.T, env *testenv.Env, skips []Skip, focus string, flags ...st
 	}
 	cmd := exec.Command(testenv.Binary(t, "critest"), args...)
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(testenv.Binary(t, "ginkgo"))+":"+os.Getenv("PATH"))
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out := Output(t)
+	cmd.Stdout, cmd.Stderr = out, out
 	start := time.Now()
 	err := cmd.Run()
 	t.Logf("critest ran for %s", time.Since(start).Round(time.Second))
-	KeepOutput(t, out.Bytes())
 	if _, statErr := os.Stat(report); statErr != nil {
-		t.Fatalf("critest wrote no report: %v: %s", err, out.String())
+		t.Fatalf("critest wrote no report: %v", err)
 	}
 	return readReport(t, report)
 }

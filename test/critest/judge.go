@@ -9,21 +9,25 @@ import (
 	"github.com/gantry-cri/gantry/test/testenv"
 )
 
-// KeepOutput leaves a suite's full output below build/, for who looks for the
-// cause of a failure.
-func KeepOutput(t *testing.T, out []byte) {
+// Output opens a file below build/ for the full output of a suite, for who looks
+// for the cause of a failure, and wants to see how far it is.
+func Output(t *testing.T) *os.File {
+	t.Helper()
 	root, err := testenv.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(root, "build", strings.ReplaceAll(t.Name(), "/", "-")+".log")
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	name := filepath.Join(root, "build", strings.ReplaceAll(t.Name(), "/", "-")+".log")
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, out, 0o644); err != nil {
+	file, err := os.Create(name)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("the suite's output is in %s", file)
+	t.Cleanup(func() { file.Close() })
+	t.Logf("the suite's output is in %s", name)
+	return file
 }
 
 // Judge fails the test for each spec that failed, and for each that ran though

@@ -1,7 +1,6 @@
 package kubelet
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -124,20 +123,14 @@ func (n *node) runSuite(skips []critest.Skip) []critest.Spec {
 		"--system-spec-file="+filepath.Join(root, "test/kubelet/system.yaml"))
 	cmd := exec.Command(testenv.Binary(n.t, "ginkgo-kubernetes"), args...)
 	cmd.Dir = n.path("suite")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out := critest.Output(n.t)
+	cmd.Stdout, cmd.Stderr = out, out
 	start := time.Now()
 	err = cmd.Run()
 	n.t.Logf("the suite ran for %s", time.Since(start).Round(time.Second))
-	critest.KeepOutput(n.t, out.Bytes())
 	specs, readErr := critest.ReadReport(report)
 	if readErr != nil {
-		n.t.Fatalf("%v: %v: %s", err, readErr, lastLines(out.String(), 40))
+		n.t.Fatalf("%v: %v", err, readErr)
 	}
 	return specs
-}
-
-func lastLines(text string, n int) string {
-	lines := strings.SplitAfter(text, "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "")
 }
