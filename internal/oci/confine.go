@@ -67,10 +67,7 @@ func (s *containerSpec) setConfinement() error {
 		return err
 	}
 	s.Config.Process.ApparmorProfile, err = apparmorProfile(containerApparmor(s.sc), s.in.AppArmorDefault, s.in.Node)
-	if err != nil {
-		return err
-	}
-	return checkSELinux(s.sc.GetSelinuxOptions(), s.in.Node)
+	return err
 }
 
 // containerSeccomp is the profile that the request asks for. Asking for none
@@ -170,20 +167,8 @@ func apparmorProfile(profile *runtimeapi.SecurityProfile, byDefault string, n no
 	}
 }
 
-// spcType is the SELinux type of a container that SELinux does not confine.
-const spcType = "spc_t"
-
 // setLabels sets the label of the process, and that of the file systems that
 // the runtime mounts.
 func setLabels(spec *rspec.Spec, l selinux.Labels) {
 	spec.Process.SelinuxLabel, spec.Linux.MountLabel = l.Process, l.Mount
-}
-
-// checkSELinux refuses a label that would not be applied. spc_t asks for no
-// confinement, and that is what a node without SELinux gives.
-func checkSELinux(o *runtimeapi.SELinuxOption, n node.Facts) error {
-	if n.SELinux || !selinux.Asked(o) || o.GetType() == spcType {
-		return nil
-	}
-	return unsupported("selinux_options: SELinux is not enabled on this node")
 }

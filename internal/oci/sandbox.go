@@ -147,7 +147,7 @@ func (s *sandboxSpec) setConfinement() error {
 			return err
 		}
 	}
-	return checkSELinux(s.sc.GetSelinuxOptions(), s.in.Node)
+	return nil
 }
 
 func sandboxSeccomp(sc *runtimeapi.LinuxSandboxSecurityContext) *runtimeapi.SecurityProfile {

@@ -77,9 +77,6 @@ func TestSandboxSpecRefuses(t *testing.T) {
 		{"userns_options", errkind.Invalid, func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {
 			sc.NamespaceOptions = &runtimeapi.NamespaceOption{UsernsOptions: &runtimeapi.UserNamespace{}}
 		}},
-		{"SELinux", errkind.Unsupported, func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {
-			sc.SelinuxOptions = &runtimeapi.SELinuxOption{Role: "r"}
-		}},
 		{"AppArmor", errkind.Unsupported, func(in *SandboxInput, c *runtimeapi.LinuxPodSandboxConfig, sc *sandboxContext) {
 			sc.Apparmor = &profile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "x"}
 		}},

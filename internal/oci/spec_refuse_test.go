@@ -197,12 +197,6 @@ func TestContainerSpecRefuses(t *testing.T) {
 		{"without a name", errkind.Invalid, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
 			sc.Apparmor = &profile{ProfileType: runtimeapi.SecurityProfile_Localhost}
 		}},
-		{"SELinux", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
-			sc.SelinuxOptions = &runtimeapi.SELinuxOption{Level: "s0:c1,c2"}
-		}},
-		{"SELinux", errkind.Unsupported, func(in *ContainerInput, c *containerConfig, sc *securityContext) {
-			sc.SelinuxOptions = &runtimeapi.SELinuxOption{Type: "container_t"}
-		}},
 	} {
 		_, err := ContainerSpec(change(c.f))
 		if errkind.Of(err) != c.kind || !strings.Contains(err.Error(), c.text) {
