@@ -286,8 +286,8 @@ func TestResolveRuntimes(t *testing.T) {
 	}
 }
 
-// FuzzApply: no text makes the parser panic, and what it accepts is printed
-// and read back unchanged.
+// FuzzApply: no text makes the parser panic, and what it accepts is printed,
+// in whole and as what differs from the defaults, and read back unchanged.
 func FuzzApply(f *testing.F) {
 	f.Add(DefaultTOML())
 	f.Add(strings.ReplaceAll(DefaultTOML(), "\n#", "\n"))
@@ -299,12 +299,14 @@ func FuzzApply(f *testing.F) {
 		if l.apply("fuzz", src) != nil {
 			return
 		}
-		again := newLoaded()
-		if err := again.apply("effective", l.Effective()); err != nil {
-			t.Fatalf("%v in\n%s", err, l.Effective())
-		}
-		if diff := cmp.Diff(l.Config, again.Config, cmpopts.EquateEmpty()); diff != "" {
-			t.Fatal(diff)
+		for _, text := range []string{l.Effective(), l.Diff()} {
+			again := newLoaded()
+			if err := again.apply("printed", text); err != nil {
+				t.Fatalf("%v in\n%s", err, text)
+			}
+			if diff := cmp.Diff(l.Config, again.Config, cmpopts.EquateEmpty()); diff != "" {
+				t.Fatal(diff)
+			}
 		}
 	})
 }

@@ -23,8 +23,44 @@ func (l *Loaded) Effective() string {
 	return b.String()
 }
 
+// Diff returns, as TOML for a file of conf.d, what differs from the defaults,
+// with a comment at each value that says where it came from; a comment alone if
+// nothing does. A file of it makes of the defaults the same configuration.
+func (l *Loaded) Diff() string {
+	var b strings.Builder
+	defaults := Default()
+	for _, k := range keys() {
+		if value := k.value.toml(&l.Config); value != k.value.toml(&defaults) {
+			l.line(&b, k.name, k.name, value)
+		}
+	}
+	var unset Runtime
+	for _, name := range runtimeNames(l.Runtimes) {
+		r := l.Runtimes[name]
+		table := runtimesTable + "." + name
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "[%s.%s] # %s\n", runtimesTable, quote(name), l.origin(table)) // a handler even if it is empty
+		for _, k := range runtimeKeys() {
+			if value := k.value.toml(&r); value != k.value.toml(&unset) {
+				l.line(&b, table+"."+k.name, k.name, value)
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return "# Nothing differs from the defaults.\n"
+	}
+	return b.String()
+}
+
 func (l *Loaded) line(b *strings.Builder, full path, name, value string) {
-	fmt.Fprintf(b, "%s = %s # %s\n", name, value, strings.ToValidUTF8(strings.Map(printable, l.origins[full].String()), "?"))
+	fmt.Fprintf(b, "%s = %s # %s\n", name, value, l.origin(full))
+}
+
+// origin says, for a comment, where the value of a key came from.
+func (l *Loaded) origin(full path) string {
+	return strings.ToValidUTF8(strings.Map(printable, l.origins[full].String()), "?")
 }
 
 // printable keeps a file's strange name from ending the comment it stands in.
