@@ -83,7 +83,7 @@ func newBed(t testing.TB) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := assemble(context.Background(), cfg, log)
+	d, err := assemble(context.Background(), cfg, log, new(slog.LevelVar))
 	if err == nil {
 		err = d.recover(context.Background())
 	}

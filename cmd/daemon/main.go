@@ -37,7 +37,8 @@ func command() *cobra.Command {
 
 Point the kubelet at it with --container-runtime-endpoint=unix://<listen>, and
 crictl with --runtime-endpoint=unix://<listen>. It can be killed and started
-again at any time: running containers do not notice.`,
+again at any time: running containers do not notice. On SIGHUP it reads its
+configuration again; gantryd status tells what became of that.`,
 		Version:       version,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
@@ -46,11 +47,7 @@ again at any time: running containers do not notice.`,
 	root.SetVersionTemplate(versionLine())
 	flags := config.BindFlags(root.PersistentFlags())
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := config.Load(flags)
-		if err != nil {
-			return err
-		}
-		return serve(cmd.Context(), cfg)
+		return serve(cmd.Context(), flags)
 	}
 	root.AddCommand(configCommand(flags), imagesCommand(flags), statusCommand(flags), versionCommand())
 	root.AddCommand(extraCommands()...)

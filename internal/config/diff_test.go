@@ -7,7 +7,7 @@ import (
 )
 
 func TestDiffOfDefaults(t *testing.T) {
-	l, _, err := load(t, map[string]string{"gantry.toml": "log_level = \"info\"\n"}, "--pids-limit=0")
+	l, _, err := loadFiles(t, map[string]string{"gantry.toml": "log_level = \"info\"\n"}, "--pids-limit=0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,7 +19,7 @@ func TestDiffOfDefaults(t *testing.T) {
 // TestDiff: what differs is told with where it is said, and as a file of conf.d
 // makes of the defaults the same configuration.
 func TestDiff(t *testing.T) {
-	l, dir, err := load(t, map[string]string{
+	l, dir, err := loadFiles(t, map[string]string{
 		"gantry.toml":    "log_level = \"info\"\nroot = \"/a\"\ncni_bin_dir = [\"/x\"]\n[runtimes.runc]\n[runtimes.crun]\npath = \"/bin/crun\"\n",
 		"conf.d/20.toml": "\nroot = \"/b\"\n[runtimes.\"kata.x\"]\nargs = [\"--debug\"]\nroot = \"\"\n",
 	}, "--pids-limit", "7", "--log-format", "text")
@@ -41,7 +41,7 @@ args = ["--debug"] # ` + dir + `/conf.d/20.toml:4
 	if diff := cmp.Diff(want, l.Diff()); diff != "" {
 		t.Error(diff)
 	}
-	again, _, err := load(t, map[string]string{"gantry.toml": "", "conf.d/10.toml": l.Diff()})
+	again, _, err := loadFiles(t, map[string]string{"gantry.toml": "", "conf.d/10.toml": l.Diff()})
 	if err != nil {
 		t.Fatal(err)
 	}

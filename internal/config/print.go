@@ -77,11 +77,14 @@ func DefaultTOML() string {
 	var b strings.Builder
 	comment(&b, "The configuration of gantryd. Every key is shown with its default; remove the "+
 		"leading # to change it. Files in conf.d beside this one are merged over it in the order of "+
-		"their names, and flags (--run-root for run_root) over those. `gantryd config` prints the outcome.")
+		"their names, and flags (--run-root for run_root) over those. `gantryd config` prints the outcome. "+
+		"A running gantryd reads all that again on SIGHUP (systemctl reload gantry), and pods and "+
+		"containers made from then on get what is new; but a key that says \""+restartDoc+"\" changes "+
+		"only with the next start.")
 	defaults := Default()
 	for _, k := range keys() {
 		b.WriteByte('\n')
-		comment(&b, k.doc)
+		comment(&b, k.text())
 		fmt.Fprintf(&b, "#%s = %s\n", k.name, k.value.toml(&defaults))
 	}
 	b.WriteByte('\n')
@@ -89,10 +92,18 @@ func DefaultTOML() string {
 	fmt.Fprintf(&b, "#[%s.NAME]\n", runtimesTable)
 	var runtime Runtime
 	for _, k := range runtimeKeys() {
-		comment(&b, k.doc)
+		comment(&b, k.text())
 		fmt.Fprintf(&b, "#%s = %s\n", k.name, k.value.toml(&runtime))
 	}
 	return b.String()
+}
+
+// text is the key's whole documentation.
+func (k key[C]) text() string {
+	if k.change == restart {
+		return k.doc + " " + restartDoc
+	}
+	return k.doc
 }
 
 // comment writes text as comment lines of at most 80 columns.
