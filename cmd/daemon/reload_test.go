@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	rspec "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/config"
 )
@@ -151,6 +153,57 @@ func TestReloadingTellsTheTime(t *testing.T) {
 	usec, err := strconv.ParseInt(m[1], 10, 64)
 	if passed := usec - before.Nano()/1000; err != nil || passed < 0 || passed > 10e6 {
 		t.Errorf("%s µs, which is %d after the beginning: %v", m[1], passed, err)
+	}
+}
+
+// TestReloadReachesTheParts: with all of a configuration, and with none that has
+// a fault.
+func TestReloadReachesTheParts(t *testing.T) {
+	b := newBed(t)
+	d := b.daemon
+	dir := func(name string) string { return filepath.Join(b.dir, name) }
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir(name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("new.d/10.conf", `{"cniVersion": "1.0.0", "name": "new", "type": "plugin"}`)
+	write("plugins/plugin", "#!/bin/sh\n")
+	write("hooks/a.json", `{"version": "1.0.0", "hook": {"path": "/bin/sh"}, "stages": ["poststop"], "when": {"always": true}}`)
+	toml := "cni_conf_dir = \"" + dir("new.d") + "\"\ncni_bin_dir = [\"" + dir("plugins") + "\"]\nhooks_dirs = [\"" + dir("hooks") + "\"]\n" +
+		"cdi_spec_dirs = [\"" + dir("cdi") + "\"]\nlog_level = \"error\"\n[runtimes.second]\npath = \"" + dir("recorder") + "\"\n"
+	recorder := d.pods.Runtimes()["recorder"]
+
+	write("conf.d/10.toml", toml+"args = [3]\n")
+	d.reload(context.Background(), b.flags)
+	if f := d.config.Load(); f.failure == nil || d.network.Ready() == nil || d.level.Level() != slog.LevelInfo || len(d.pods.Runtimes()) != 1 {
+		t.Fatalf("a fault: %v, network %v, level %v, runtimes %v", f.failure, d.network.Ready(), d.level, d.pods.Runtimes())
+	}
+	write("conf.d/10.toml", toml)
+	d.reload(context.Background(), b.flags)
+	if f := d.config.Load(); f.failure != nil || f.cfg.LogLevel != "error" {
+		t.Fatalf("%v, %+v", f.failure, f.cfg)
+	}
+	if err := d.network.Ready(); err != nil || d.network.Status().ConfFile != dir("new.d/10.conf") {
+		t.Errorf("network: %v, %+v", err, d.network.Status())
+	}
+	if d.level.Level() != slog.LevelError {
+		t.Errorf("level %v", d.level)
+	}
+	if now := d.pods.Runtimes(); len(now) != 2 || now["recorder"] != recorder {
+		t.Errorf("runtimes %v", now)
+	}
+	spec := &rspec.Spec{}
+	if d.hooks.Apply(spec, false); spec.Hooks == nil {
+		t.Errorf("no hook; problems %q", d.hooks.Problems())
+	}
+	err := d.devices.Inject(spec, &runtimeapi.ContainerConfig{CDIDevices: []*runtimeapi.CDIDevice{{Name: "vendor.com/class=name"}}})
+	if err == nil || !strings.Contains(err.Error(), dir("cdi")) {
+		t.Errorf("devices: %v", err)
 	}
 }
 
