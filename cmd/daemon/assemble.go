@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,6 +41,9 @@ import (
 // daemon is everything that runs.
 type daemon struct {
 	log        *slog.Logger
+	level      *slog.LevelVar          // of the log
+	config     atomic.Pointer[inForce] // never nil
+	systemd    *systemd.Client
 	apparmor   *apparmor.Profiles
 	devices    *cdi.Devices
 	hooks      *hooks.Dirs
@@ -61,6 +66,7 @@ type ground struct {
 	programs programs.Paths
 	labels   *selinux.Node
 	log      *slog.Logger
+	settings settings // without the images' store
 }
 
 func survey(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (g ground, err error) {
@@ -74,7 +80,7 @@ func survey(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (g gro
 	if g.cgroups, err = cgroupManager(g.cfg, log); err != nil {
 		return g, err
 	}
-	if g.runtimes, err = openRuntimes(ctx, g.cfg, log); err != nil {
+	if g.runtimes, err = openRuntimes(ctx, g.cfg.Runtimes, opened{}, log); err != nil {
 		return g, err
 	}
 	if g.programs, err = programs.Install(filepath.Join(g.cfg.Root, "bin")); err != nil {
@@ -87,16 +93,20 @@ func survey(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (g gro
 	if err := g.labels.Relabel(ctx, g.programs.PauseRootFS, g.labels.Layers()); err != nil {
 		return g, err
 	}
-	return g, nil
+	g.settings, err = settingsOf(g.cfg, g.runtimes, nil, log)
+	return g, err
 }
 
 // assemble makes the parts and connects them. Nothing of a pod is touched yet.
-func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (_ *daemon, err error) {
+func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger, level *slog.LevelVar) (_ *daemon, err error) {
+	read := time.Now()
 	g, err := survey(ctx, loaded, log)
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{log: log, devices: cdi.New(g.cfg.CDISpecDirs), hooks: hooks.New(g.cfg.HooksDirs)}
+	d := &daemon{log: log, level: level, devices: cdi.New(g.settings.cdiDirs), hooks: hooks.New(g.settings.hooksDirs)}
+	d.config.Store(&inForce{loaded: loaded.Config, cfg: g.cfg, read: read})
+	d.systemd = systemd.New(systemd.AddressFrom(os.Getenv), g.cfg.RuntimeTimeout)
 	d.apparmor = apparmor.New(apparmor.Options{Enabled: g.facts.AppArmor, Default: g.cfg.AppArmorProfile, Log: log})
 	defer func() {
 		if err != nil {
@@ -123,7 +133,7 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (_ *
 		SystemdCgroups: g.cgroups == cgroup.Systemd,
 		Log:            log,
 		MaxMessageSize: g.cfg.GRPCMaxMessageSize,
-		Config:         g.cfg,
+		Config:         func() any { return d.config.Load().cfg },
 		Problems:       d.problems,
 	})
 	return d, nil
@@ -139,13 +149,7 @@ func (d *daemon) open(g ground) (err error) {
 	if d.images, err = image.New(imageOptions(g.cfg, d.storage, g.log)); err != nil {
 		return err
 	}
-	d.network, err = network.New(network.Options{
-		ConfDir:  g.cfg.CNIConfDir,
-		BinDirs:  g.cfg.CNIBinDirs,
-		StateDir: filepath.Join(g.cfg.Root, "network"),
-		Timeout:  g.cfg.CNITimeout,
-		Log:      g.log,
-	})
+	d.network, err = network.New(network.Options{Settings: g.settings.network, StateDir: filepath.Join(g.cfg.Root, "network"), Log: g.log})
 	return err
 }
 
@@ -172,15 +176,9 @@ func (d *daemon) containerEnvironment(g ground) *container.Environment {
 		Storage:         d.storage,
 		Node:            g.facts,
 		Log:             g.log,
-		CreateTimeout:   g.cfg.RuntimeTimeout,
-		RuntimeTimeout:  g.cfg.RuntimeTimeout,
+		Settings:        g.settings.containers,
 		ExecWait:        g.programs.ExecWait,
 		StandIn:         g.programs.StandIn,
-		ExecOutputMax:   int(g.cfg.ExecOutputMax),
-		LogSizeMax:      g.cfg.LogSizeMax,
-		Journal:         g.cfg.JournalSocket,
-		PidsLimit:       g.cfg.PidsLimit,
-		SeccompProfile:  g.cfg.SeccompProfile,
 		AppArmorDefault: g.cfg.AppArmorProfile,
 		AppArmor:        d.apparmor,
 		SELinux:         g.labels,
@@ -197,16 +195,11 @@ func (d *daemon) podOptions(g ground) sandbox.Options {
 		Network:          d.network,
 		Containers:       d.containers,
 		Storage:          d.storage,
-		Runtimes:         g.runtimes,
-		DefaultRuntime:   g.cfg.DefaultRuntime,
+		Settings:         g.settings.pods,
 		Cgroups:          g.cgroups,
-		Systemd:          systemd.New(systemd.AddressFrom(os.Getenv), g.cfg.RuntimeTimeout),
+		Systemd:          d.systemd,
 		CgroupParent:     g.cfg.CgroupParent,
-		CreateTimeout:    g.cfg.RuntimeTimeout,
-		RuntimeTimeout:   g.cfg.RuntimeTimeout,
-		EventQueue:       g.cfg.EventQueue,
-		Pause:            d.pauseImage(g.cfg),
-		SeccompProfile:   g.cfg.SeccompProfile,
+		FindImage:        d.findImage,
 		AppArmorDefault:  g.cfg.AppArmorProfile,
 		AppArmor:         d.apparmor,
 		SELinux:          g.labels,
@@ -271,13 +264,28 @@ func openStreams(cfg config.Config, backend streaming.Backend, log *slog.Logger)
 	return streaming.New(o)
 }
 
-// openRuntimes probes the handlers' binaries, at the same time. One that can't
-// be used is probed again when a pod asks for it, and stops nothing else.
-func openRuntimes(ctx context.Context, cfg config.Config, log *slog.Logger) (map[string]*oci.Runtime, error) {
+// opened are runtimes that were opened before, with what they were configured with.
+type opened struct {
+	configured map[string]config.Runtime
+	runtimes   map[string]*oci.Runtime
+}
+
+// openRuntimes probes the handlers' binaries, at the same time; what is known of
+// one that is configured as before stays. One that can't be used is probed again
+// when a pod asks for it, and stops nothing else.
+func openRuntimes(ctx context.Context, configured map[string]config.Runtime, before opened, log *slog.Logger) (map[string]*oci.Runtime, error) {
 	var mu sync.Mutex
 	runtimes := make(map[string]*oci.Runtime) // guarded by mu
+	for name, r := range configured {
+		if old, ok := before.configured[name]; ok && old.Same(r) {
+			runtimes[name] = before.runtimes[name]
+		}
+	}
 	var probes errgroup.Group
-	for name, r := range cfg.Runtimes {
+	for name, r := range configured {
+		if _, ok := before.configured[name]; ok && before.configured[name].Same(r) {
+			continue
+		}
 		if err := os.MkdirAll(r.Root, 0o711); err != nil {
 			return nil, err
 		}
@@ -303,47 +311,13 @@ func openRuntimes(ctx context.Context, cfg config.Config, log *slog.Logger) (map
 	return runtimes, probes.Wait()
 }
 
-func imageOptions(cfg config.Config, store *storage.Store, log *slog.Logger) image.Options {
-	o := image.Options{
-		Store:             store,
-		RegistriesConf:    cfg.RegistriesConf,
-		Policy:            cfg.Policy,
-		PolicyDir:         cfg.PolicyDir,
-		CertsDir:          cfg.CertsDir,
-		RegistriesDir:     cfg.SignaturesDir,
-		DecryptionKeysDir: cfg.DecryptionKeysPath,
-		Pinned:            slices.Clone(cfg.PinnedImages),
-		RegistriesConfDir: cfg.RegistriesConf + ".d",
-		AuthFile:          cfg.AuthFile,
-		TempDir:           filepath.Join(cfg.Root, "tmp"),
-		StallTimeout:      cfg.PullStallTimeout,
-		MaxDownloads:      uint(cfg.MaxParallelDownloads),
-		Limits: image.Limits{
-			LayerBytes: cfg.MaxLayerBytes, LayerEntries: cfg.MaxLayerEntries,
-			ImageBytes: cfg.MaxImageBytes, ImageLayers: cfg.MaxImageLayers, DocumentBytes: cfg.MaxManifestBytes,
-		},
-		UserAgent: "gantry/" + version,
-		Log:       log,
+// findImage finds an image, or pulls it when it is first needed.
+func (d *daemon) findImage(ctx context.Context, name string) (storage.Image, error) {
+	img, err := d.images.Resolve(name)
+	if err != nil {
+		img, err = d.images.Pull(ctx, image.PullRequest{Image: name})
 	}
-	if cfg.PauseImage != "" {
-		o.Pinned = append(o.Pinned, cfg.PauseImage)
-	}
-	return o
-}
-
-// pauseImage returns how sandboxes find the configured pause image; nil for
-// the built-in pause. The image is pulled when a pod first needs it.
-func (d *daemon) pauseImage(cfg config.Config) sandbox.PauseImage {
-	if cfg.PauseImage == "" {
-		return nil
-	}
-	return func(ctx context.Context) (storage.Image, []string, error) {
-		img, err := d.images.Resolve(cfg.PauseImage)
-		if err != nil {
-			img, err = d.images.Pull(ctx, image.PullRequest{Image: cfg.PauseImage})
-		}
-		return img, cfg.PauseCommand, err
-	}
+	return img, err
 }
 
 // recover takes over what an earlier daemon left.
@@ -368,7 +342,7 @@ func (d *daemon) recover(ctx context.Context) error {
 
 // problems lists what is wrong without stopping the daemon.
 func (d *daemon) problems() []string {
-	out := slices.Concat(d.pods.RuntimeProblems(), d.pods.Damaged())
+	out := slices.Concat(d.config.Load().problems(), d.pods.RuntimeProblems(), d.pods.Damaged())
 	for _, err := range d.storage.Problems() {
 		out = append(out, err.Error())
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/gantry-cri/gantry/internal/config"
 	"github.com/gantry-cri/gantry/internal/control"
 	"github.com/gantry-cri/gantry/internal/metrics"
@@ -14,6 +16,17 @@ import (
 
 // headerWait is how long a client of the control socket may take to ask.
 const headerWait = 10 * time.Second
+
+// controlClient returns a client of the daemon that has the flags. A
+// configuration that can't be used, of which the daemon knows nothing or tells
+// itself, is no obstacle.
+func controlClient(cmd *cobra.Command, flags *config.Flags) *control.Client {
+	runRoot, err := config.RunRoot(flags)
+	if err != nil {
+		cmd.PrintErrln("gantryd: warning:", err)
+	}
+	return control.NewClient(filepath.Join(runRoot, control.SocketName))
+}
 
 // serveControl answers operators until the returned function is called.
 func serveControl(d *daemon, m *metrics.Metrics, cfg config.Config, log *slog.Logger) (stop func(), err error) {

@@ -48,6 +48,8 @@ esac
 // bed is the daemon's parts in this process, on directories of its own.
 type bed struct {
 	dir      string
+	daemon   *daemon
+	flags    *config.Flags
 	services map[string]*grpc.ServiceDesc
 	server   *server.Server
 	log      *slog.Logger
@@ -83,7 +85,7 @@ func newBed(t testing.TB) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := assemble(context.Background(), cfg, log)
+	d, err := assemble(context.Background(), cfg, log, new(slog.LevelVar))
 	if err == nil {
 		err = d.recover(context.Background())
 	}
@@ -98,7 +100,7 @@ func newBed(t testing.TB) *bed {
 			t.Error(err)
 		}
 	})
-	return &bed{dir: dir, server: d.server, log: log, services: map[string]*grpc.ServiceDesc{
+	return &bed{dir: dir, daemon: d, flags: flags, server: d.server, log: log, services: map[string]*grpc.ServiceDesc{
 		"runtime.v1.RuntimeService": &runtimeapi.RuntimeService_ServiceDesc,
 		"runtime.v1.ImageService":   &runtimeapi.ImageService_ServiceDesc,
 	}}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,12 +25,7 @@ func imagesCommand(flags *config.Flags) *cobra.Command {
 	// with makes a command's work from what is done with a client.
 	with := func(do func(ctx context.Context, c *control.Client, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, args []string) error {
-			cfg, err := config.Load(flags)
-			if err != nil {
-				return err
-			}
-			c := control.NewClient(filepath.Join(cfg.RunRoot, control.SocketName))
-			return do(cmd.Context(), c, cmd.OutOrStdout(), args)
+			return do(cmd.Context(), controlClient(cmd, flags), cmd.OutOrStdout(), args)
 		}
 	}
 	list := func(use string) *cobra.Command {

@@ -37,7 +37,8 @@ func command() *cobra.Command {
 
 Point the kubelet at it with --container-runtime-endpoint=unix://<listen>, and
 crictl with --runtime-endpoint=unix://<listen>. It can be killed and started
-again at any time: running containers do not notice.`,
+again at any time: running containers do not notice. On SIGHUP it reads its
+configuration again; gantryd status tells what became of that.`,
 		Version:       version,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
@@ -46,11 +47,7 @@ again at any time: running containers do not notice.`,
 	root.SetVersionTemplate(versionLine())
 	flags := config.BindFlags(root.PersistentFlags())
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := config.Load(flags)
-		if err != nil {
-			return err
-		}
-		return serve(cmd.Context(), cfg)
+		return serve(cmd.Context(), flags)
 	}
 	root.AddCommand(configCommand(flags), imagesCommand(flags), statusCommand(flags), versionCommand())
 	root.AddCommand(extraCommands()...)
@@ -58,11 +55,14 @@ again at any time: running containers do not notice.`,
 }
 
 func configCommand(flags *config.Flags) *cobra.Command {
-	var defaults bool
+	var defaults, diff bool
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Print the effective configuration, and where each value comes from",
-		Args:  cobra.NoArgs,
+		Long: `Print the effective configuration as TOML: that of the defaults, the files and the
+flags. A comment at each value says where it comes from: a file and its line, or
+a flag. A running daemon may have read older files: gantryd status tells.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if defaults {
 				fmt.Fprint(cmd.OutOrStdout(), config.DefaultTOML())
@@ -72,11 +72,17 @@ func configCommand(flags *config.Flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprint(cmd.OutOrStdout(), cfg.Effective())
+			text := cfg.Effective()
+			if diff {
+				text = cfg.Diff()
+			}
+			fmt.Fprint(cmd.OutOrStdout(), text)
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&defaults, "default", false, "print the documented default file instead")
+	cmd.Flags().BoolVar(&diff, "diff", false, "print only what differs from the defaults, as a file of conf.d would have it")
+	cmd.MarkFlagsMutuallyExclusive("default", "diff")
 	return cmd
 }
 

@@ -14,6 +14,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// notifyWait is how long systemd may have no room for a message.
+const notifyWait = 5 * time.Second
+
 // notify tells systemd, where it supervises the daemon (sd_notify(3)).
 func notify(log *slog.Logger, state string) {
 	name := os.Getenv("NOTIFY_SOCKET")
@@ -22,7 +25,10 @@ func notify(log *slog.Logger, state string) {
 	}
 	conn, err := net.Dial("unixgram", name)
 	if err == nil {
-		_, err = conn.Write([]byte(state))
+		err = conn.SetWriteDeadline(time.Now().Add(notifyWait))
+		if err == nil {
+			_, err = conn.Write([]byte(state))
+		}
 		err = errors.Join(err, conn.Close())
 	}
 	if err != nil {

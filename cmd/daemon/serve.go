@@ -28,11 +28,17 @@ const handshakeWait = 20 * time.Second
 
 // serve runs the daemon until a signal ends it. There is nothing to shut
 // down: pods do not need the daemon, and starting is recovery.
-func serve(ctx context.Context, cfg *config.Loaded) error {
-	log, err := newLogger(cfg.Config)
+func serve(ctx context.Context, flags *config.Flags) error {
+	cfg, err := config.Load(flags)
 	if err != nil {
 		return err
 	}
+	log, level, err := newLogger(cfg.Config)
+	if err != nil {
+		return err
+	}
+	reloads := make(chan os.Signal, 1) // see reloadOn
+	signal.Notify(reloads, unix.SIGHUP)
 	if os.Geteuid() != 0 {
 		return errors.New("gantryd must run as root")
 	}
@@ -47,7 +53,7 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 	defer stop()
 	dumpOnSignal(ctx, filepath.Join(cfg.RunRoot, "goroutines"), log)
 	began := time.Now()
-	d, err := assemble(ctx, cfg, log)
+	d, err := assemble(ctx, cfg, log, level)
 	if err != nil {
 		return err
 	}
@@ -82,6 +88,7 @@ func serve(ctx context.Context, cfg *config.Loaded) error {
 			log.Error("exec, attach and port-forward are not served any more", "err", err)
 		}
 	}()
+	defer reloadOn(ctx, reloads, func(ctx context.Context) { d.reload(ctx, flags) })()
 	go watchdog(ctx, cfg.Listen, log)
 	context.AfterFunc(ctx, d.pods.EndEvents) // they would keep the calls from ending
 	return serveUntil(ctx, g, listener, log)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -27,7 +26,7 @@ func (d *daemon) statusOf(m *metrics.Metrics, cfg config.Config) func() control.
 		s := control.Status{
 			Version: version, Commit: commit, PID: os.Getpid(), Started: started, Listen: cfg.Listen, Streams: d.streams.Addr(),
 			Pods: seen.Pods, Containers: seen.Containers, Images: seen.Images, ImageBytes: seen.ImageBytes, Pulls: d.images.Pulls(),
-			Problems: d.problems(), Damaged: seen.Damaged, Goroutines: runtime.NumGoroutine(),
+			Config: d.config.Load().status(), Problems: d.problems(), Damaged: seen.Damaged, Goroutines: runtime.NumGoroutine(),
 		}
 		for _, c := range m.InFlight() {
 			s.Calls = append(s.Calls, control.Call(c))
@@ -49,19 +48,17 @@ func statusCommand(flags *config.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Tell how the running daemon is",
-		Long: `Tell how the running daemon is: pods, containers and images, calls and pulls under
-way, what is wrong, and what the process uses. It waits for nothing. Exits with
-1 if no daemon answers.`,
+		Long: `Tell how the running daemon is: when it read its configuration, and which keys
+have newer values that need a restart; pods, containers and images, calls and
+pulls under way, what is wrong, and what the process uses. A reload that failed
+is among what is wrong, until one succeeds. It waits for nothing. Exits with 1
+if no daemon answers.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "text" && format != "json" {
 				return fmt.Errorf("--output: want text or json, have %q", format)
 			}
-			cfg, err := config.Load(flags)
-			if err != nil {
-				return err
-			}
-			s, err := control.NewClient(filepath.Join(cfg.RunRoot, control.SocketName)).Status(cmd.Context())
+			s, err := controlClient(cmd, flags).Status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -84,6 +81,7 @@ func printStatus(out io.Writer, s control.Status, now time.Time) {
 	}
 	line("gantryd", "%s (%s), process %d, up %s", s.Version, s.Commit, s.PID, strings.ToLower(units.HumanDuration(now.Sub(s.Started))))
 	line("listens", "%s; exec, attach and port-forward on %s", s.Listen, s.Streams)
+	line("config", "read %s ago%s", strings.ToLower(units.HumanDuration(now.Sub(s.Config.Read))), needRestart(s.Config.NeedRestart))
 	line("pods", "%s", counts(s.Pods))
 	line("containers", "%s", counts(s.Containers))
 	line("images", "%d, %s", s.Images, size(s.ImageBytes))
@@ -100,6 +98,13 @@ func printStatus(out io.Writer, s control.Status, now time.Time) {
 	for _, p := range s.Problems {
 		line("problem", "%s", p)
 	}
+}
+
+func needRestart(keys []string) string {
+	if len(keys) == 0 {
+		return ""
+	}
+	return "; a restart is needed for " + strings.Join(keys, ", ")
 }
 
 // counts shows how many there are in each state that any is in.

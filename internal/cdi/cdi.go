@@ -22,17 +22,34 @@ import (
 
 // Devices are the CDI devices of some directories. It is safe for concurrent use.
 type Devices struct {
-	dirs []string
-
-	open  sync.Once
-	cache *cdi.Cache // set by open
+	known atomic.Pointer[known] // never nil
 	// problems are of the last look at the directories: telling them waits for no disk.
 	problems atomic.Pointer[[]string]
 }
 
+// known are the devices of some directories.
+type known struct {
+	dirs  []string
+	open  sync.Once
+	cache *cdi.Cache // set by open
+}
+
 // New returns the devices of dirs, later ones over earlier ones. Nothing is
 // read yet.
-func New(dirs []string) *Devices { return &Devices{dirs: dirs} }
+func New(dirs []string) *Devices {
+	d := &Devices{}
+	d.Set(dirs)
+	return d
+}
+
+// Set makes the devices of later containers those of dirs. Only one caller at a
+// time.
+func (d *Devices) Set(dirs []string) {
+	if old := d.known.Load(); old == nil || !slices.Equal(old.dirs, dirs) {
+		d.known.Store(&known{dirs: dirs})
+		d.problems.Store(nil)
+	}
+}
 
 // Inject adds the devices that a container asks for, in the field of the
 // request or by annotations (cdi.k8s.io/NAME: DEVICE,...), to its
@@ -43,17 +60,21 @@ func (d *Devices) Inject(spec *rspec.Spec, config *runtimeapi.ContainerConfig) e
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	d.open.Do(func() {
+	k := d.known.Load()
+	k.open.Do(func() {
 		// It can't fail with these options; faulty files are told apart.
-		d.cache, _ = cdi.NewCache(cdi.WithSpecDirs(d.dirs...), cdi.WithAutoRefresh(false))
+		k.cache, _ = cdi.NewCache(cdi.WithSpecDirs(k.dirs...), cdi.WithAutoRefresh(false))
 	})
-	_ = d.cache.Refresh() // told by noteProblems
-	defer d.noteProblems()
-	if missing := d.missing(names); len(missing) > 0 {
+	_ = k.cache.Refresh() // told by the problems
+	defer func() {
+		faults := k.faults()
+		d.problems.Store(&faults)
+	}()
+	if missing := k.missing(names); len(missing) > 0 {
 		return errkind.Errorf(errkind.NotFound, "CDI device %s: no specification in %s has it%s",
-			strings.Join(missing, ", "), strings.Join(d.dirs, ", "), d.hint())
+			strings.Join(missing, ", "), strings.Join(k.dirs, ", "), k.hint())
 	}
-	if _, err := d.cache.InjectDevices(spec, names...); err != nil {
+	if _, err := k.cache.InjectDevices(spec, names...); err != nil {
 		return errkind.Errorf(errkind.Invalid, "CDI devices %s: %w", strings.Join(names, ", "), err)
 	}
 	return nil
@@ -68,27 +89,22 @@ func (d *Devices) Problems() []string {
 	return nil
 }
 
-func (d *Devices) missing(names []string) []string {
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return d.cache.GetDevice(name) != nil })
+func (k *known) missing(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return k.cache.GetDevice(name) != nil })
 }
 
 // hint points to faulty files, one of which may be the one that is looked for.
-func (d *Devices) hint() string {
-	faults := d.faults()
+func (k *known) hint() string {
+	faults := k.faults()
 	if len(faults) == 0 {
 		return ""
 	}
 	return fmt.Sprintf(" (but some can't be used: %s)", strings.Join(faults, "; "))
 }
 
-func (d *Devices) noteProblems() {
-	faults := d.faults()
-	d.problems.Store(&faults)
-}
-
-func (d *Devices) faults() []string {
+func (k *known) faults() []string {
 	var out []string
-	all := d.cache.GetErrors()
+	all := k.cache.GetErrors()
 	for _, file := range slices.Sorted(maps.Keys(all)) {
 		for _, err := range all[file] {
 			out = append(out, fmt.Sprintf("CDI specification %s: %v", file, err))

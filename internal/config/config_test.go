@@ -16,10 +16,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite conf/gantry.toml from the table of keys")
 
-// load runs Load on files of a fresh directory ("gantry.toml", "conf.d/x.toml").
-func load(t *testing.T, files map[string]string, args ...string) (*Loaded, string, error) {
+// writeFiles writes files ("gantry.toml", "conf.d/x.toml") to a fresh directory.
+func writeFiles(t *testing.T, files map[string]string) (dir string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir = t.TempDir()
 	for name, body := range files {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -29,10 +29,21 @@ func load(t *testing.T, files map[string]string, args ...string) (*Loaded, strin
 			t.Fatal(err)
 		}
 	}
+	return dir
+}
+
+func parseFlags(dir string, args ...string) (*Flags, error) {
 	fs := pflag.NewFlagSet("gantryd", pflag.ContinueOnError)
 	flags := BindFlags(fs)
-	args = append([]string{"--config", filepath.Join(dir, "gantry.toml")}, args...)
-	if err := fs.Parse(args); err != nil {
+	return flags, fs.Parse(append([]string{"--config", filepath.Join(dir, "gantry.toml")}, args...))
+}
+
+// loadFiles runs Load on files.
+func loadFiles(t *testing.T, files map[string]string, args ...string) (*Loaded, string, error) {
+	t.Helper()
+	dir := writeFiles(t, files)
+	flags, err := parseFlags(dir, args...)
+	if err != nil {
 		return nil, dir, err
 	}
 	l, err := Load(flags)
@@ -64,7 +75,7 @@ func TestDefaultFileUncommented(t *testing.T) {
 		}
 		lines = append(lines, strings.TrimPrefix(line, "#"))
 	}
-	l, _, err := load(t, map[string]string{"gantry.toml": strings.Join(lines, "\n")})
+	l, _, err := loadFiles(t, map[string]string{"gantry.toml": strings.Join(lines, "\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +102,7 @@ func TestDefaultsAreValid(t *testing.T) {
 }
 
 func TestLaterSourcesWin(t *testing.T) {
-	l, dir, err := load(t, map[string]string{
+	l, dir, err := loadFiles(t, map[string]string{
 		"gantry.toml": "root = \"/a\"\nlisten='/l.sock'\ncni_bin_dir = [\"/x\", \"/y\"]\nlog_level = \"warn\"\n" +
 			"[runtimes.crun]\npath = \"/bin/crun\"\nroot = \"/r\"\n",
 		"conf.d/20.toml":     "root = \"/b\"\ncni_timeout = \"1m30s\"\n",
@@ -161,7 +172,7 @@ func TestFaultsNameFileLineAndKey(t *testing.T) {
 		"pause command":     {"pause_command = ['/pause']", "gantry.toml:1: pause_command: needs a pause_image"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := load(t, map[string]string{"gantry.toml": tc.src})
+			_, _, err := loadFiles(t, map[string]string{"gantry.toml": tc.src})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("have error %v, want one with %q", err, tc.want)
 			}
@@ -170,12 +181,12 @@ func TestFaultsNameFileLineAndKey(t *testing.T) {
 }
 
 func TestEveryFaultIsReported(t *testing.T) {
-	_, _, err := load(t, map[string]string{
+	_, _, err := loadFiles(t, map[string]string{
 		"gantry.toml": "root = 1\nlisten = 2\n", "conf.d/a.toml": "x = 1\n"})
 	if err == nil || !strings.Contains(err.Error(), "root:") || !strings.Contains(err.Error(), "listen:") {
 		t.Errorf("have error %v, want both faults of gantry.toml", err)
 	}
-	_, _, err = load(t, map[string]string{
+	_, _, err = loadFiles(t, map[string]string{
 		"gantry.toml": "", "conf.d/a.toml": "x = 1\n", "conf.d/b.toml": "y = 1\n"})
 	if err == nil || !strings.Contains(err.Error(), "a.toml:1: x:") || !strings.Contains(err.Error(), "b.toml:1: y:") {
 		t.Errorf("have error %v, want the faults of both files", err)
@@ -190,26 +201,26 @@ func TestFlagFaults(t *testing.T) {
 		{"--root=rel", "want an absolute path"},
 		{"--no-such-flag", "no-such-flag"},
 	} {
-		_, _, err := load(t, map[string]string{"gantry.toml": ""}, tc.arg)
+		_, _, err := loadFiles(t, map[string]string{"gantry.toml": ""}, tc.arg)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: have error %v, want one with %q", tc.arg, err, tc.want)
 		}
 	}
-	_, _, err := load(t, map[string]string{"gantry.toml": ""}, "--run-root=/x", "--root=/x")
+	_, _, err := loadFiles(t, map[string]string{"gantry.toml": ""}, "--run-root=/x", "--root=/x")
 	if err == nil || !strings.Contains(err.Error(), "flag --run-root: run_root: must not be root") {
 		t.Errorf("have error %v, want one that names the flag", err)
 	}
 }
 
 func TestAFlagMendsNothingInAFile(t *testing.T) {
-	_, _, err := load(t, map[string]string{"gantry.toml": "root = 1"}, "--root=/x")
+	_, _, err := loadFiles(t, map[string]string{"gantry.toml": "root = 1"}, "--root=/x")
 	if err == nil {
 		t.Error("a fault in the file went unnoticed")
 	}
 }
 
 func TestMissingFile(t *testing.T) {
-	if _, _, err := load(t, nil); !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := loadFiles(t, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file named by --config that does not exist: have error %v", err)
 	}
 	f := &Flags{file: &configFile{path: filepath.Join(t.TempDir(), "gantry.toml")}}
@@ -286,8 +297,8 @@ func TestResolveRuntimes(t *testing.T) {
 	}
 }
 
-// FuzzApply: no text makes the parser panic, and what it accepts is printed
-// and read back unchanged.
+// FuzzApply: no text makes the parser panic, and what it accepts is printed,
+// in whole and as what differs from the defaults, and read back unchanged.
 func FuzzApply(f *testing.F) {
 	f.Add(DefaultTOML())
 	f.Add(strings.ReplaceAll(DefaultTOML(), "\n#", "\n"))
@@ -299,12 +310,14 @@ func FuzzApply(f *testing.F) {
 		if l.apply("fuzz", src) != nil {
 			return
 		}
-		again := newLoaded()
-		if err := again.apply("effective", l.Effective()); err != nil {
-			t.Fatalf("%v in\n%s", err, l.Effective())
-		}
-		if diff := cmp.Diff(l.Config, again.Config, cmpopts.EquateEmpty()); diff != "" {
-			t.Fatal(diff)
+		for _, text := range []string{l.Effective(), l.Diff()} {
+			again := newLoaded()
+			if err := again.apply("printed", text); err != nil {
+				t.Fatalf("%v in\n%s", err, text)
+			}
+			if diff := cmp.Diff(l.Config, again.Config, cmpopts.EquateEmpty()); diff != "" {
+				t.Fatal(diff)
+			}
 		}
 	})
 }

@@ -100,6 +100,29 @@ func (f *keyFlag) Set(arg string) error {
 // ones, and checks the outcome. A list is replaced as a whole, a table key by
 // key. An error names the file, the line and the key, or the flag.
 func Load(flags *Flags) (*Loaded, error) {
+	l, err := load(flags)
+	if err == nil {
+		err = l.validate()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return l, nil
+}
+
+// RunRoot finds the run root of a daemon that has the flags and may run with an
+// older configuration. An error says what of the present one can't be used; the
+// run root is what the rest says then.
+func RunRoot(flags *Flags) (string, error) {
+	l, err := load(flags)
+	if err != nil {
+		err = fmt.Errorf("configuration: %w", err)
+	}
+	return l.RunRoot, err
+}
+
+// load merges what can be used; the error joins what can't.
+func load(flags *Flags) (*Loaded, error) {
 	l := newLoaded()
 	src, err := readFile(flags.file.path)
 	switch {
@@ -108,19 +131,8 @@ func Load(flags *Flags) (*Loaded, error) {
 	case errors.Is(err, fs.ErrNotExist) && !flags.file.set:
 		err = nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	if err := l.applyDir(filepath.Join(filepath.Dir(flags.file.path), "conf.d")); err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	if err := l.applyFlags(flags); err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	if err := l.validate(); err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	return l, nil
+	inDir := l.applyDir(filepath.Join(filepath.Dir(flags.file.path), "conf.d"))
+	return l, errors.Join(err, inDir, l.applyFlags(flags))
 }
 
 func (l *Loaded) applyDir(dir string) error {

@@ -74,6 +74,7 @@ func (d *decoder) runtimes(l *Loaded, p toml.Primitive) {
 			set(d, l, runtimeKeys(), &r, full+".", k.name, k.value)
 		}
 		l.Runtimes = withRuntime(l.Runtimes, name.name, r)
+		l.origins[full] = origin{file: d.file, line: d.line(name.value)}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 // A value reads and writes one setting of a C.
 type value[C any] interface {
 	reset(*C)                          // to the default
+	take(to, from *C)                  // it shares what never changes
 	setTOML(c *C, v any) error         // v is as the TOML library decodes it
 	setFlag(c *C, args []string) error // the flag's arguments, one per use
 	toml(*C) string                    // as a TOML value
@@ -37,6 +38,7 @@ type kind[T any] struct {
 }
 
 func (f field[C, T]) reset(c *C)       { *f.at(c) = f.def }
+func (f field[C, T]) take(to, from *C) { *f.at(to) = *f.at(from) }
 func (f field[C, T]) toml(c *C) string { return f.kind.toml(*f.at(c)) }
 func (f field[C, T]) typeName() string { return f.kind.name }
 

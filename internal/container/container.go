@@ -112,25 +112,13 @@ type Environment struct {
 	Storage *storage.Store
 	Node    node.Facts
 	Log     *slog.Logger
-	// CreateTimeout bounds RUNTIME create.
-	CreateTimeout time.Duration
-	// RuntimeTimeout bounds every other call of a runtime.
-	RuntimeTimeout time.Duration
+	// Settings are those of the beginning; Configure changes them.
+	Settings Settings
 	// ExecWait is the program that waits for the processes of execs.
 	ExecWait string
 	// StandIn is the program that stands in for the init of a container that
 	// runs in its pod's sandbox.
 	StandIn string
-	// ExecOutputMax bounds each of the two outputs that ExecSync keeps, in bytes.
-	ExecOutputMax int
-	// LogSizeMax bounds a container's log, in bytes; not positive: unbounded.
-	LogSizeMax int64
-	// Journal is the socket of a journald that gets all output too; "" is none.
-	Journal string
-	// PidsLimit bounds the processes of a container; not positive: unbounded.
-	PidsLimit int64
-	// SeccompProfile is the path of the profile used for RuntimeDefault; "" is the built-in one.
-	SeccompProfile string
 	// AppArmorDefault is the AppArmor profile used for RuntimeDefault.
 	AppArmorDefault string
 	// AppArmor refuses a profile that the kernel has not loaded.
@@ -145,6 +133,25 @@ type Environment struct {
 	Hooks interface {
 		Apply(spec *rspec.Spec, bindMounts bool)
 	}
+}
+
+// Settings are what can change while the daemon runs. What a container is
+// created with it keeps: its journal, its limits, its profile.
+type Settings struct {
+	// CreateTimeout bounds RUNTIME create.
+	CreateTimeout time.Duration
+	// RuntimeTimeout bounds every other call of a runtime.
+	RuntimeTimeout time.Duration
+	// ExecOutputMax bounds each of the two outputs that ExecSync keeps, in bytes.
+	ExecOutputMax int
+	// LogSizeMax bounds a container's log, in bytes; not positive: unbounded.
+	LogSizeMax int64
+	// Journal is the socket of a journald that gets all output too; "" is none.
+	Journal string
+	// PidsLimit bounds the processes of a container; not positive: unbounded.
+	PidsLimit int64
+	// SeccompProfile is the path of the profile used for RuntimeDefault; "" is the built-in one.
+	SeccompProfile string
 }
 
 // ID is the container's id.
@@ -165,6 +172,8 @@ func (c *Container) Config() *runtimeapi.ContainerConfig { return c.Record.Confi
 
 // Gone is closed when the container has exited.
 func (c *Container) Gone() <-chan struct{} { return c.gone }
+
+func (c *Container) settings() *Settings { return c.mgr.settings.Load() }
 
 func (m *Manager) newContainer(rec Record, pod *Pod, st Status) *Container {
 	c := &Container{

@@ -30,7 +30,7 @@ func (c *Container) ExecSync(ctx context.Context, args []string, timeout time.Du
 		Args:        args,
 		Config:      filepath.Join(c.Dir(), "config.json"),
 		Timeout:     timeout,
-		MaxOutput:   c.env.ExecOutputMax,
+		MaxOutput:   c.settings().ExecOutputMax,
 		Dir:         c.Dir(),
 		CgroupProcs: cgroup.ProcsFiles(c.env.Node, c.Record.Cgroup),
 		UserNS:      c.pod.UserNS,

@@ -49,7 +49,7 @@ func (c *Container) settleWithoutMonitor(now time.Time) {
 }
 
 func (c *Container) cleanUpInBackground() {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*c.env.RuntimeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*c.settings().RuntimeTimeout)
 	defer cancel()
 	c.op.Lock()
 	defer c.op.Unlock()

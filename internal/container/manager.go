@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
@@ -15,7 +16,9 @@ import (
 // Manager knows every container of the daemon. Looking up and listing never
 // waits for an operation.
 type Manager struct {
-	env   *Environment
+	env      *Environment
+	settings atomic.Pointer[Settings] // never nil
+
 	index *index.Index[id.Container, *Container]
 	pods  podTable
 	ops   flight.Group
@@ -25,8 +28,13 @@ type Manager struct {
 
 // NewManager returns a manager without containers.
 func NewManager(env *Environment) *Manager {
-	return &Manager{env: env, index: index.New[id.Container, *Container]("container")}
+	m := &Manager{env: env, index: index.New[id.Container, *Container]("container")}
+	m.Configure(env.Settings)
+	return m
 }
+
+// Configure changes the settings of what begins later.
+func (m *Manager) Configure(s Settings) { m.settings.Store(&s) }
 
 // Find returns the container whose id is or unambiguously begins with s.
 func (m *Manager) Find(s string) (*Container, error) {
@@ -97,5 +105,6 @@ func (m *Manager) Remove(ctx context.Context, c *Container) error {
 
 // limit bounds one whole operation: a few runtime calls and the kill's waits.
 func (m *Manager) limit() time.Duration {
-	return 4*m.env.RuntimeTimeout + m.env.CreateTimeout
+	s := m.settings.Load()
+	return 4*s.RuntimeTimeout + s.CreateTimeout
 }

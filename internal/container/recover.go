@@ -109,7 +109,7 @@ func (p phase) status() Status {
 // ended.
 func (c *Container) askWhetherStarted(ctx context.Context, ph phase) Status {
 	st := c.Status()
-	ctx, cancel := context.WithTimeout(ctx, c.env.RuntimeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.settings().RuntimeTimeout)
 	defer cancel()
 	rs, err := c.pod.Runtime.State(ctx, string(c.Record.ID))
 	if err != nil {

@@ -25,7 +25,7 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 	}
 	c.Record.User = user
 	host, err := oci.Prepare(cfg, oci.PrepareOptions{
-		SeccompProfile:     c.env.SeccompProfile,
+		SeccompProfile:     c.settings().SeccompProfile,
 		WithoutHostDevices: c.pod.Runtime.Options().PrivilegedWithoutHostDevices,
 	})
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *Container) specify(root storage.RootFS, img storage.Image) (*rspec.Spec
 		OCIVersion:      c.pod.Runtime.OCIVersion(),
 		AppArmorDefault: c.env.AppArmorDefault,
 		SELinux:         c.labels,
-		PidsLimit:       c.env.PidsLimit,
+		PidsLimit:       c.settings().PidsLimit,
 		Options:         c.pod.Runtime.Options(),
 	})
 	if err != nil {

@@ -46,7 +46,7 @@ func (c *Container) start(ctx context.Context) error {
 }
 
 func (c *Container) callRuntimeStart(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.env.RuntimeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.settings().RuntimeTimeout)
 	defer cancel()
 	if c.pod.Runtime.Sandboxed() {
 		return c.pod.Runtime.StartStandIn(ctx, string(c.Record.ID), c.Dir())

@@ -137,7 +137,7 @@ func (c *Container) tellRuntime(ctx context.Context, delta *linuxResources) erro
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.env.RuntimeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.settings().RuntimeTimeout)
 	defer cancel()
 	return c.pod.Runtime.Update(ctx, string(c.Record.ID), c.Dir(), spec)
 }
@@ -182,7 +182,7 @@ func (c *Container) settleUpdate(ctx context.Context) error {
 
 // settleUpdateInBackground settles an update during which the daemon ended.
 func (c *Container) settleUpdateInBackground() {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*c.env.RuntimeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*c.settings().RuntimeTimeout)
 	defer cancel()
 	c.op.Lock()
 	defer c.op.Unlock()

@@ -38,6 +38,8 @@ type Status struct {
 	Listen  string    `json:"listen"` // the CRI's socket
 	Streams string    `json:"streams"`
 
+	Config Configuration `json:"config"`
+
 	Pods       map[string]int   `json:"pods"`       // by state
 	Containers map[string]int   `json:"containers"` // by state
 	Images     int              `json:"images"`
@@ -50,6 +52,19 @@ type Status struct {
 	Goroutines int      `json:"goroutines"`
 	RSS        uint64   `json:"rss"`   // bytes
 	Files      int      `json:"files"` // open descriptors
+}
+
+// Configuration is what the daemon works with.
+type Configuration struct {
+	Read        time.Time `json:"read"`                   // when it was read
+	NeedRestart []string  `json:"need_restart,omitempty"` // keys whose new values need a restart
+	Failed      *Failure  `json:"failed,omitempty"`       // the last reload, among the problems; nil if it succeeded
+}
+
+// Failure is what went wrong, and when.
+type Failure struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error"`
 }
 
 // Call is a call of the CRI that has not ended.

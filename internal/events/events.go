@@ -51,9 +51,8 @@ var (
 // all subscribers: they may look at what is in memory, and neither wait nor
 // call the hub. Their events' times only grow.
 type Hub[E any] struct {
-	queue int
-
 	mu          sync.Mutex // guards what follows
+	queue       int
 	subscribers map[*Subscription[E]]struct{}
 	kept        map[string]kept[E]
 	keptEver    int       // counts what was kept
@@ -74,6 +73,13 @@ func NewHub[E any](queue int) *Hub[E] {
 		subscribers: make(map[*Subscription[E]]struct{}),
 		kept:        make(map[string]kept[E]),
 	}
+}
+
+// SetQueue lets later subscribers be queue events behind.
+func (h *Hub[E]) SetQueue(queue int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.queue = queue
 }
 
 // Publish hands an event to every subscriber. It never waits.

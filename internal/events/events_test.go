@@ -76,6 +76,21 @@ func TestSlowSubscriberIsDroppedAlone(t *testing.T) {
 	}
 }
 
+func TestSetQueue(t *testing.T) {
+	h := NewHub[told](1)
+	before := h.Subscribe()
+	defer before.Close()
+	h.SetQueue(10)
+	after := h.Subscribe()
+	defer after.Close()
+	for i := range 10 {
+		h.Publish(number(i))
+	}
+	if !errors.Is(before.Err(), ErrTooSlow) || after.Err() != nil {
+		t.Errorf("with a queue of 1: %v; of 10: %v", before.Err(), after.Err())
+	}
+}
+
 func TestWhatNobodyHeardIsKept(t *testing.T) {
 	h := NewHub[told](1)
 	h.Publish(number(1)) // not kept

@@ -22,13 +22,24 @@ const fileMax = 1 << 20
 
 // Dirs are directories with hooks. It is safe for concurrent use.
 type Dirs struct {
-	dirs     []string
+	dirs     atomic.Pointer[[]string] // never nil
 	problems atomic.Pointer[[]string] // of the last look at the directories
 }
 
 // New returns the hooks of dirs: a file of a later directory replaces one of
 // the same name in an earlier one. Directories need not exist.
-func New(dirs []string) *Dirs { return &Dirs{dirs: dirs} }
+func New(dirs []string) *Dirs {
+	d := &Dirs{}
+	d.Set(dirs)
+	return d
+}
+
+// Set makes the hooks of later containers those of dirs.
+func (d *Dirs) Set(dirs []string) {
+	if old := d.dirs.Swap(&dirs); old == nil || !slices.Equal(*old, dirs) {
+		d.problems.Store(nil)
+	}
+}
 
 // Apply adds to spec the hooks that are for it, by its annotations and its
 // command, and by whether its request has bind mounts. The files are read each
@@ -68,7 +79,7 @@ func (d *Dirs) Problems() []string {
 func (d *Dirs) files() (map[string]string, []string) {
 	files := map[string]string{}
 	var problems []string
-	for _, dir := range d.dirs {
+	for _, dir := range *d.dirs.Load() {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			problems = append(problems, fmt.Sprintf("OCI hooks: %v", err))

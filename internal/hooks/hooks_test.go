@@ -45,6 +45,24 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+func TestSet(t *testing.T) {
+	old, next := t.TempDir(), t.TempDir()
+	write(t, old, "a.json", "{")
+	write(t, next, "b.json", `{"version": "1.0.0", "hook": {"path": "/bin/sh"}, "stages": ["poststop"], "when": {"always": true}}`)
+	d := New([]string{old})
+	s := &rspec.Spec{}
+	if d.Apply(s, false); s.Hooks != nil || len(d.Problems()) != 1 {
+		t.Fatalf("before: %+v, problems %q", s.Hooks, d.Problems())
+	}
+	d.Set([]string{next})
+	if p := d.Problems(); len(p) > 0 {
+		t.Errorf("problems of directories that are not looked at: %q", p)
+	}
+	if d.Apply(s, false); s.Hooks == nil || len(s.Hooks.Poststop) != 1 {
+		t.Errorf("after: %+v, problems %q", s.Hooks, d.Problems())
+	}
+}
+
 func TestOrderAndPrecedence(t *testing.T) {
 	low, high := t.TempDir(), t.TempDir()
 	hook := func(arg string) string {

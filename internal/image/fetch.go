@@ -22,22 +22,27 @@ import (
 // directories in one pass, several at a time. References, mirrors,
 // credentials, TLS, manifests and policies are the library's.
 type streamFetcher struct {
-	store  *storage.Store
-	files  configFiles
-	o      Options
-	log    *slog.Logger
-	retry  retrier
+	store *storage.Store
+	files configFiles
+	o     Options
+	log   *slog.Logger
+	retry retrier
+	*shared
+}
+
+// shared is what all fetchers of a service have in common.
+type shared struct {
 	chunks chunkPool
 	unpack decompressor
 	slots  slots
 }
 
-func newStreamFetcher(o Options, files configFiles) *streamFetcher {
+func newShared() *shared { return &shared{unpack: newDecompressor()} }
+
+func newStreamFetcher(o Options, files configFiles, s *shared) *streamFetcher {
 	return &streamFetcher{
-		store: o.Store, files: files, o: o, log: o.Log,
-		retry:  retrier{attempts: retryAttempts, delay: o.RetryDelay, log: o.Log},
-		unpack: newDecompressor(),
-		slots:  slots{size: int(o.MaxDownloads), used: map[string]chan struct{}{}},
+		store: o.Store, files: files, o: o, log: o.Log, shared: s,
+		retry: retrier{attempts: retryAttempts, delay: o.RetryDelay, log: o.Log},
 	}
 }
 
@@ -232,10 +237,18 @@ func (f *streamFetcher) missing(jobs []layerJob) []layerJob {
 
 // slots limit the downloads from each registry, of all images together.
 type slots struct {
+	mu   sync.Mutex // guards what follows
 	size int
-
-	mu   sync.Mutex // guards used
 	used map[string]chan struct{}
+}
+
+// resize changes how many there are; those that are taken don't count then.
+func (s *slots) resize(size int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.size != size {
+		s.size, s.used = size, map[string]chan struct{}{}
+	}
 }
 
 // take waits for a slot; release gives it back.

@@ -164,7 +164,7 @@ func TestHelperOfHub(t *testing.T) {
 		`{"credsStore":"a"}`:                                                      {"a", "https://index.docker.io/v1/"},
 		`{"auths":{"docker.io":{"auth":"dXNlcjpwYXNz"}},"credHelpers":{"x":"a"}}`: {"", "https://index.docker.io/v1/"},
 	} {
-		got, err := s.files.fileHelper(write(t, t.TempDir(), "auth.json", conf), "docker.io")
+		got, err := s.now().files.fileHelper(write(t, t.TempDir(), "auth.json", conf), "docker.io")
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v", conf, got, err)
 		}

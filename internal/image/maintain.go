@@ -9,7 +9,7 @@ import (
 
 // Pinned tells whether an image must not be collected.
 func (s *Service) Pinned(img storage.Image) bool {
-	return slices.ContainsFunc(img.Names, s.pinned.match)
+	return slices.ContainsFunc(img.Names, s.now().pinned.match)
 }
 
 // InUse tells whether a container has the image, as its own or as a volume.

@@ -79,7 +79,7 @@ func (s *Service) localNames(ref string) ([]reference.Named, error) {
 		return []reference.Named{hub}, nil
 	}
 	// A broken registries.conf must not hide what is stored.
-	names, _ := shortnames.ResolveLocally(s.files.system(), ref)
+	names, _ := shortnames.ResolveLocally(s.now().files.system(), ref)
 	for i, named := range names {
 		names[i] = trimTagOfDigested(named)
 	}
@@ -94,14 +94,14 @@ type candidate struct {
 }
 
 // candidates are the places to try, in order.
-func (s *Service) candidates(r PullRequest) ([]candidate, error) {
+func (c configFiles) candidates(r PullRequest) ([]candidate, error) {
 	if _, err := reference.ParseDockerRef(r.Image); err != nil {
 		return nil, errkind.Errorf(errkind.Invalid, "%w", err)
 	}
-	if err := s.files.reload(); err != nil {
+	if err := c.reload(); err != nil {
 		return nil, err
 	}
-	names, err := s.remoteNames(r.Image)
+	names, err := c.remoteNames(r.Image)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (s *Service) candidates(r PullRequest) ([]candidate, error) {
 	}
 	list := make([]candidate, 0, len(names))
 	for _, named := range names {
-		sys := s.files.system()
+		sys := c.system()
 		creds.apply(sys, reference.Domain(named), len(names) == 1)
 		list = append(list, candidate{trimTagOfDigested(named), sys, r.policy})
 	}
@@ -122,8 +122,8 @@ func (s *Service) candidates(r PullRequest) ([]candidate, error) {
 // short name for which registries.conf has neither an alias nor search
 // registries is Docker Hub's, as Kubernetes documents it:
 // https://kubernetes.io/docs/concepts/containers/images/#image-names
-func (s *Service) remoteNames(name string) ([]reference.Named, error) {
-	sys := s.files.system()
+func (c configFiles) remoteNames(name string) ([]reference.Named, error) {
+	sys := c.system()
 	resolved, err := shortnames.Resolve(sys, name)
 	if err != nil {
 		search, confErr := sysregistriesv2.UnqualifiedSearchRegistries(sys)

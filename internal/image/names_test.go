@@ -97,7 +97,7 @@ func TestShortNames(t *testing.T) {
 	if _, err := s.Pull(t.Context(), PullRequest{Image: "nowhere:1"}); errkind.Of(err) != errkind.Unavailable {
 		t.Errorf("one is down: %v", err)
 	}
-	must(t, os.WriteFile(s.o.RegistriesConf, []byte("short-name-mode = \"enforcing\"\n"+conf), 0o600))
+	must(t, os.WriteFile(s.now().o.RegistriesConf, []byte("short-name-mode = \"enforcing\"\n"+conf), 0o600))
 	if _, err := s.Pull(t.Context(), PullRequest{Image: "tools/app:1"}); errkind.Of(err) != errkind.Invalid {
 		t.Errorf("enforcing: %v", err)
 	}
@@ -106,7 +106,7 @@ func TestShortNames(t *testing.T) {
 func TestShortNameWithoutSearchRegistries(t *testing.T) {
 	for name, change := range map[string]func(*Options){"no file": nil, "nothing in it": withRegistries(t, "")} {
 		s := newService(t, change)
-		names, err := s.remoteNames("nginx:alpine")
+		names, err := s.now().files.remoteNames("nginx:alpine")
 		if err != nil || len(names) != 1 || names[0].String() != "docker.io/library/nginx:alpine" {
 			t.Errorf("%s: %v, %v", name, names, err)
 		}
@@ -120,14 +120,14 @@ func TestBlockedAndBrokenConf(t *testing.T) {
 	if _, err := s.Pull(t.Context(), PullRequest{Image: reg.host + "/app:1"}); errkind.Of(err) != errkind.Denied {
 		t.Errorf("blocked: %v", err)
 	}
-	must(t, os.WriteFile(s.o.RegistriesConf, []byte("[[registry\n"), 0o600))
+	must(t, os.WriteFile(s.now().o.RegistriesConf, []byte("[[registry\n"), 0o600))
 	if _, err := s.Pull(t.Context(), PullRequest{Image: reg.host + "/app:1"}); errkind.Of(err) != errkind.Precondition {
 		t.Errorf("broken: %v", err)
 	}
 	// A change counts at the next pull.
-	must(t, os.WriteFile(s.o.RegistriesConf, []byte(insecure(reg.host)), 0o600))
+	must(t, os.WriteFile(s.now().o.RegistriesConf, []byte(insecure(reg.host)), 0o600))
 	s.pull(t, reg.host+"/app:1")
-	must(t, os.Remove(s.o.RegistriesConf))
+	must(t, os.Remove(s.now().o.RegistriesConf))
 	if _, err := s.Pull(t.Context(), PullRequest{Image: reg.host + "/app:1"}); errkind.Of(err) != errkind.Precondition {
 		t.Errorf("missing: %v", err)
 	}
@@ -195,7 +195,7 @@ func TestShortNameCredentials(t *testing.T) {
 
 func TestPrivate(t *testing.T) {
 	s := newService(t, nil)
-	sys := s.files.system()
+	sys := s.now().files.system()
 	for name, path := range map[string]string{
 		"registries.conf": sys.SystemRegistriesConfPath, "registries.conf.d": sys.SystemRegistriesConfDirPath,
 		"aliases": sys.UserShortNameAliasConfPath, "auth.json": sys.AuthFilePath, "cache": sys.BlobInfoCacheDir,

@@ -24,12 +24,13 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (storage.Image, error
 	if err != nil {
 		return storage.Image{}, errkind.Errorf(errkind.Invalid, "pull %q: %w", r.Image, err)
 	}
-	if r.policy, err = s.files.policyFile(r.Namespace); err != nil {
+	now := s.now()
+	if r.policy, err = now.files.policyFile(r.Namespace); err != nil {
 		return storage.Image{}, fmt.Errorf("pull %q: %w", r.Image, err)
 	}
 	key := newFlightKey(r, named)
 	img, err := s.flights.join(ctx, key, r.Image, func(ctx context.Context, p *progress) (storage.Image, error) {
-		return s.pull(ctx, r, p)
+		return s.pull(ctx, now, r, p)
 	})
 	if err != nil {
 		return storage.Image{}, fmt.Errorf("pull %q: %w", r.Image, err)
@@ -38,8 +39,8 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) (storage.Image, error
 }
 
 // pull tries the candidates until one has the image.
-func (s *Service) pull(ctx context.Context, r PullRequest, p *progress) (storage.Image, error) {
-	list, err := s.candidates(r)
+func (s *Service) pull(ctx context.Context, with *setup, r PullRequest, p *progress) (storage.Image, error) {
+	list, err := with.files.candidates(r)
 	if err != nil {
 		return storage.Image{}, err
 	}
@@ -47,7 +48,7 @@ func (s *Service) pull(ctx context.Context, r PullRequest, p *progress) (storage
 	start := time.Now()
 	var errs []error
 	for _, c := range list {
-		img, err := s.fetch.Fetch(ctx, c, p)
+		img, err := with.fetch.Fetch(ctx, c, p)
 		if err == nil {
 			done := p.get()
 			s.log.Info("image pulled", "name", c.ref, "image", img.ID, "from", done.From, "layers", done.Layers,

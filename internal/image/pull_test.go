@@ -274,6 +274,41 @@ func TestPinned(t *testing.T) {
 	}
 }
 
+// TestConfigure: other options hold from the next pull on; a pull under way ends
+// with its own, and options that can't be used change nothing.
+func TestConfigure(t *testing.T) {
+	reg := newFake(t)
+	reg.put("app", "1", buildImage(t, nil, 100))
+	reg.put("app", "2", buildImage(t, nil, 5000))
+	s := newService(t, withRegistries(t, ""))
+	if _, err := s.Pull(t.Context(), PullRequest{Image: reg.host + "/app:1"}); err == nil {
+		t.Fatal("pulled without TLS")
+	}
+	o := s.now().o
+	withRegistries(t, insecure(reg.host))(&o)
+	o.MaxDownloads = 1
+	must(t, s.Configure(o))
+	img := s.pull(t, reg.host+"/app:1")
+	if s.Pinned(img) {
+		t.Error("pinned by nothing")
+	}
+
+	bad := o
+	bad.Pinned = []string{reg.host + "/*", "NO NAME"}
+	if err := s.Configure(bad); err == nil || s.Pinned(img) {
+		t.Errorf("of a bad pattern: %v; pinned %v", err, s.Pinned(img))
+	}
+	o.Pinned = bad.Pinned[:1]
+	o.Limits.LayerBytes = 1
+	must(t, s.Configure(o))
+	if !s.Pinned(img) {
+		t.Error("not pinned by the new options")
+	}
+	if _, err := s.Pull(t.Context(), PullRequest{Image: reg.host + "/app:2"}); err == nil {
+		t.Error("the new limit does not hold")
+	}
+}
+
 func TestResolveErrors(t *testing.T) {
 	reg := newFake(t)
 	for i := range 20 { // two of them start with the same digit

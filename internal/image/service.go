@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/gantry-cri/gantry/internal/errkind"
 	"github.com/gantry-cri/gantry/internal/storage"
@@ -19,13 +20,22 @@ import (
 // concurrently.
 type Service struct {
 	store   *storage.Store
-	o       Options
 	log     *slog.Logger
-	files   configFiles
-	pinned  pins
 	flights flights
-	fetch   fetcher
+	setup   atomic.Pointer[setup] // never nil
+	shared  *shared
 }
+
+// setup is what follows from the options. A pull keeps the one that it began with.
+type setup struct {
+	o      Options
+	files  configFiles
+	pinned pins
+	fetch  fetcher
+}
+
+// now is the setup of what begins now.
+func (s *Service) now() *setup { return s.setup.Load() }
 
 // fetcher brings one image of a registry into the store. It reports
 // failures with their kinds.
@@ -40,6 +50,37 @@ func New(o Options) (*Service, error) {
 	if o.Store == nil || o.TempDir == "" {
 		return nil, errors.New("image service: no store or no temporary directory given")
 	}
+	o = o.withDefaults()
+	s := &Service{store: o.Store, log: o.Log, shared: newShared()}
+	if err := wipe(o.TempDir); err != nil {
+		return nil, fmt.Errorf("image service: %w", err)
+	}
+	if err := s.Configure(o); err != nil {
+		return nil, err
+	}
+	s.flights.init()
+	return s, nil
+}
+
+// Configure replaces the options; pulls under way end with those that they began
+// with. Store, TempDir and Log must be those that New was given. When it fails,
+// nothing has changed.
+func (s *Service) Configure(o Options) (err error) {
+	o = o.withDefaults()
+	next := &setup{o: o}
+	if next.files, err = newConfigFiles(o); err != nil {
+		return fmt.Errorf("image service: %w", err)
+	}
+	if next.pinned, err = parsePins(o.Pinned); err != nil {
+		return fmt.Errorf("image service: pinned images: %w", err)
+	}
+	s.shared.slots.resize(int(o.MaxDownloads))
+	next.fetch = newStreamFetcher(o, next.files, s.shared)
+	s.setup.Store(next)
+	return nil
+}
+
+func (o Options) withDefaults() Options {
 	if o.StallTimeout == 0 {
 		o.StallTimeout = DefaultStallTimeout
 	}
@@ -56,20 +97,7 @@ func New(o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{store: o.Store, o: o, log: o.Log}
-	if err := wipe(o.TempDir); err != nil {
-		return nil, fmt.Errorf("image service: %w", err)
-	}
-	var err error
-	if s.files, err = newConfigFiles(o); err != nil {
-		return nil, fmt.Errorf("image service: %w", err)
-	}
-	if s.pinned, err = parsePins(o.Pinned); err != nil {
-		return nil, fmt.Errorf("image service: pinned images: %w", err)
-	}
-	s.fetch = newStreamFetcher(o, s.files)
-	s.flights.init()
-	return s, nil
+	return o
 }
 
 // Close abandons the transfers under way and waits for them to end.

@@ -31,7 +31,7 @@ type Use struct {
 // pod's author wrote; for an image that he named by its id, for each of its
 // names. Kinds: Denied (then it wraps ErrPolicy), Precondition for a broken policy.
 func (s *Service) Allow(ctx context.Context, img storage.Image, use Use) error {
-	file, err := s.files.policyFile(use.Namespace)
+	file, err := s.now().files.policyFile(use.Namespace)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *Service) storedSource(ctx context.Context, img storage.Image) (types.Im
 	if err != nil {
 		return nil, fmt.Errorf("stored image: %w", err)
 	}
-	src, err := ref.NewImageSource(ctx, s.files.system())
+	src, err := ref.NewImageSource(ctx, s.now().files.system())
 	if err != nil {
 		return nil, fmt.Errorf("stored image: %w", err)
 	}

@@ -190,7 +190,7 @@ func TestSignaturesArriveLater(t *testing.T) {
 	must(t, svc.Allow(t.Context(), img, Use{"gpg", name}))
 	must(t, svc.Service.Close())
 	must(t, svc.store.Close())
-	again := openService(t, svc.dir, func(o *Options) { *o = withStore(svc.o, o.Store) })
+	again := openService(t, svc.dir, func(o *Options) { *o = withStore(svc.now().o, o.Store) })
 	svc.testingAgain(again)
 	img, err := again.Resolve(name)
 	must(t, err)

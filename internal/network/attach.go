@@ -99,7 +99,7 @@ func (m *Manager) withPlugins(ctx context.Context, pod id.Pod, fn func(context.C
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)()
-	held, err := hold(ctx, m.journal.lock(pod), min(leftoverGrace, m.opts.Timeout))
+	held, err := hold(ctx, m.journal.lock(pod), min(leftoverGrace, m.settings.Load().Timeout))
 	if err != nil {
 		return err
 	}

@@ -49,10 +49,12 @@ func newBed(t testing.TB) *bed {
 		v6:      fmt.Sprintf("fd00:6774:%02x:%02x%02x", r[0], r[1], r[2]),
 	}
 	b.opts = Options{
-		ConfDir:  filepath.Join(dir, "net.d"),
-		BinDirs:  []string{filepath.Join(dir, "bin"), realPlugins()},
+		Settings: Settings{
+			ConfDir: filepath.Join(dir, "net.d"),
+			BinDirs: []string{filepath.Join(dir, "bin"), realPlugins()},
+			Timeout: 30 * time.Second,
+		},
 		StateDir: filepath.Join(dir, "state"),
-		Timeout:  30 * time.Second,
 		Log:      slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, d := range []string{b.opts.ConfDir, filepath.Join(dir, "bin"), filepath.Join(dir, "netns")} {

@@ -280,7 +280,7 @@ func TestAHangingPodDelaysNoOther(t *testing.T) {
 // ADD, whose plugin lives on.
 func TestKilledDaemon(t *testing.T) {
 	if state := os.Getenv("GANTRY_TEST_KILLED_DAEMON"); state != "" {
-		m, err := New(Options{ConfDir: filepath.Join(state, "net.d"), BinDirs: []string{filepath.Join(state, "bin")}, StateDir: filepath.Join(state, "state")})
+		m, err := New(Options{Settings: Settings{ConfDir: filepath.Join(state, "net.d"), BinDirs: []string{filepath.Join(state, "bin")}}, StateDir: filepath.Join(state, "state")})
 		if err != nil {
 			t.Fatal(err)
 		}

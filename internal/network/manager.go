@@ -23,11 +23,16 @@ import (
 
 // Options are what a Manager works with.
 type Options struct {
-	ConfDir  string        // watched for network configurations; need not exist
-	BinDirs  []string      // searched for plugins, in this order
-	StateDir string        // the journal and the plugins' cache; must survive a reboot
-	Timeout  time.Duration // bounds one ADD, DEL or CHECK; 0 means two minutes
-	Log      *slog.Logger  // nil discards
+	Settings
+	StateDir string       // the journal and the plugins' cache; must survive a reboot
+	Log      *slog.Logger // nil discards
+}
+
+// Settings are the options that Configure can change.
+type Settings struct {
+	ConfDir string        // watched for network configurations; need not exist
+	BinDirs []string      // searched for plugins, in this order
+	Timeout time.Duration // bounds one ADD, DEL or CHECK; 0 means two minutes
 }
 
 const defaultTimeout = 2 * time.Minute
@@ -35,7 +40,9 @@ const defaultTimeout = 2 * time.Minute
 // Manager attaches pods to the network. Operations on different pods run in
 // parallel, those on one pod one after the other.
 type Manager struct {
-	opts    Options
+	cache    string                   // the plugins' directory for results
+	settings atomic.Pointer[Settings] // never nil
+
 	log     *slog.Logger
 	journal journal
 	watcher *watcher // nil if the node has no inotify instance left
@@ -71,18 +78,16 @@ type Status struct {
 // New loads the journal and the configuration, and watches the latter. Nothing
 // is done for the pods of the journal before Recover. The caller must Close it.
 func New(opts Options) (*Manager, error) {
-	if opts.Timeout == 0 {
-		opts.Timeout = defaultTimeout
-	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Manager{
-		opts:        opts,
+		cache:       filepath.Join(opts.StateDir, "cache"),
 		log:         opts.Log,
 		scanned:     make(chan struct{}, 1),
 		attachments: map[id.Pod]*attachment{},
 	}
+	m.set(opts.Settings)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var err error
 	if m.journal, err = newJournal(opts.StateDir); err != nil {
@@ -92,7 +97,7 @@ func New(opts Options) (*Manager, error) {
 		return nil, fmt.Errorf("network: %w", err)
 	}
 	m.rescan()
-	if m.watcher, err = newWatcher(append([]string{opts.ConfDir}, opts.BinDirs...)); err == nil {
+	if m.watcher, err = newWatcher(opts.watched()); err == nil {
 		m.tasks.Go(func() { m.watcher.run(m.rescan) })
 	} else {
 		m.log.Warn("CNI configuration can't be watched; it is read again from time to time", "dir", opts.ConfDir, "interval", tickInterval, "err", err)
@@ -100,6 +105,27 @@ func New(opts Options) (*Manager, error) {
 	m.tasks.Go(m.keepStatus)
 	return m, nil
 }
+
+// Configure changes the settings: of operations that begin later, on whatever
+// pod, and of the network for new pods, at once. No operation waits for it.
+func (m *Manager) Configure(s Settings) {
+	m.set(s)
+	m.rescan()
+	m.wakeStatus() // the plugins may be others of the same names
+	if m.watcher != nil {
+		m.watcher.follow(s.watched())
+	}
+}
+
+func (m *Manager) set(s Settings) {
+	if s.Timeout == 0 {
+		s.Timeout = defaultTimeout
+	}
+	m.settings.Store(&s)
+}
+
+// watched are the directories in which changes matter.
+func (s Settings) watched() []string { return append([]string{s.ConfDir}, s.BinDirs...) }
 
 // Close ends the watch and the background work, killing the plugins it runs.
 // It does not detach pods. No other method may be called after it.
@@ -117,12 +143,12 @@ func (m *Manager) Close() error {
 
 // cni returns libcni for one run of plugins.
 func (m *Manager) cni(r *runner) *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(m.opts.BinDirs, filepath.Join(m.opts.StateDir, "cache"), r)
+	return libcni.NewCNIConfigWithCacheDir(m.settings.Load().BinDirs, m.cache, r)
 }
 
 // bounded returns a context for one CNI operation.
 func (m *Manager) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	d := m.opts.Timeout
+	d := m.settings.Load().Timeout
 	return context.WithTimeoutCause(ctx, d, fmt.Errorf("not done within %v", d))
 }
 
@@ -130,23 +156,28 @@ func (m *Manager) bounded(ctx context.Context) (context.Context, context.CancelF
 func (m *Manager) rescan() {
 	m.scanning.Lock()
 	defer m.scanning.Unlock()
-	found := scanDir(m.opts.ConfDir, m.opts.BinDirs)
+	from := m.settings.Load()
+	found := scanDir(from.ConfDir, from.BinDirs)
 	old := m.scan.Load()
 	if old != nil && old.same(found) {
 		return
 	}
 	m.scan.Store(&found)
-	select {
-	case m.scanned <- struct{}{}:
-	default:
-	}
+	m.wakeStatus()
 	for _, p := range found.problems {
-		m.log.Warn("CNI configuration file can't be used", "dir", m.opts.ConfDir, "problem", p)
+		m.log.Warn("CNI configuration file can't be used", "dir", from.ConfDir, "problem", p)
 	}
 	if found.unusable != nil {
 		m.log.Warn("pods can't be attached to the network", "err", found.unusable)
 	} else {
 		m.log.Info("CNI network for new pods", "network", found.network.list.Name, "file", found.network.file)
+	}
+}
+
+func (m *Manager) wakeStatus() {
+	select {
+	case m.scanned <- struct{}{}:
+	default:
 	}
 }
 
@@ -193,7 +224,7 @@ func (m *Manager) Status() Status {
 	s := m.scan.Load()
 	out := Status{Problems: s.problems, Damaged: m.damaged}
 	if s.network != nil {
-		out.Network, out.ConfFile = s.network.list.Name, filepath.Join(m.opts.ConfDir, s.network.file)
+		out.Network, out.ConfFile = s.network.list.Name, filepath.Join(m.settings.Load().ConfDir, s.network.file)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -269,8 +269,7 @@ func TestDaemonKilledAtRandom(t *testing.T) {
 // upAndDown attaches and detaches the pods with a namespace below dir, for ever.
 func upAndDown(t *testing.T, dir string) {
 	m, err := New(Options{
-		ConfDir:  filepath.Join(dir, "net.d"),
-		BinDirs:  []string{realPlugins()},
+		Settings: Settings{ConfDir: filepath.Join(dir, "net.d"), BinDirs: []string{realPlugins()}},
 		StateDir: filepath.Join(dir, "state"),
 	})
 	if err != nil {

@@ -22,7 +22,9 @@ const (
 // be replaced, and may be reached by symbolic links.
 type watcher struct {
 	fs   *fsnotify.Watcher
-	dirs []string // absolute
+	dirs []string // absolute; used by run only
+
+	next chan []string // the directories from now on; holds the latest
 
 	// blind is set while something that exists is not watched: the node has
 	// no inotify watches left.
@@ -37,11 +39,25 @@ func newWatcher(dirs []string) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{fs: fs}
+	return &watcher{fs: fs, dirs: clean(dirs), next: make(chan []string, 1)}, nil
+}
+
+func clean(dirs []string) []string {
+	var out []string
 	for _, dir := range dirs {
-		w.dirs = append(w.dirs, filepath.Clean(dir))
+		out = append(out, filepath.Clean(dir))
 	}
-	return w, nil
+	return out
+}
+
+// follow has run watch other directories. It does not wait. Only one caller at a
+// time.
+func (w *watcher) follow(dirs []string) {
+	select {
+	case <-w.next: // not looked at yet
+	default:
+	}
+	w.next <- clean(dirs) // there is room: nobody else sends
 }
 
 // run calls changed once at the start and after each burst of changes, until
@@ -65,6 +81,10 @@ func (w *watcher) run(changed func()) {
 			if !ok {
 				return
 			}
+		case w.dirs = <-w.next:
+			w.rearm()
+			changed()
+			continue
 		case <-settled.C:
 			first = time.Time{}
 			w.rearm()

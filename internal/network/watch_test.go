@@ -81,6 +81,46 @@ func TestWatch(t *testing.T) {
 	becomes(t, m, "twelve")
 }
 
+// TestConfigure: another directory's network is the one of new pods when
+// Configure returns, and is watched from then on; plugins are looked for in the
+// new directories.
+func TestConfigure(t *testing.T) {
+	b := newBed(t)
+	b.fake()
+	m := b.manager()
+	b.conf("10.conflist", named("ten"))
+	becomes(t, m, "ten")
+	old := b.opts.ConfDir
+	b.opts.ConfDir = filepath.Join(b.dir, "other.d")
+	if err := os.Mkdir(b.opts.ConfDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.conf("20.conflist", named("twenty"))
+	m.Configure(b.opts.Settings)
+	if s := m.Status(); s.Network != "twenty" || s.ConfFile != filepath.Join(b.opts.ConfDir, "20.conflist") || m.Ready() != nil {
+		t.Errorf("after Configure: %+v, %v", s, m.Ready())
+	}
+	b.conf("15.conflist", named("fifteen"))
+	becomes(t, m, "fifteen")
+	if err := os.RemoveAll(old); err != nil { // nobody looks there any more
+		t.Fatal(err)
+	}
+	b.conf("15.conflist", nil)
+	becomes(t, m, "twenty")
+
+	with := b.opts.Settings
+	with.BinDirs = []string{filepath.Join(b.dir, "nothing")}
+	m.Configure(with)
+	if err := m.Ready(); err == nil || !strings.Contains(err.Error(), with.BinDirs[0]) {
+		t.Errorf("without plugins: %v", err)
+	}
+	m.Configure(b.opts.Settings)
+	m.Configure(b.opts.Settings)
+	if err := m.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWatchBeforeAnyDirectoryExists(t *testing.T) {
 	b := newBed(t)
 	b.fake()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gantry-cri/gantry/internal/cgroup"
@@ -50,34 +51,48 @@ type Options struct {
 	Network         Network
 	Containers      *container.Manager
 	Storage         *storage.Store
-	Runtimes        map[string]*oci.Runtime // by handler name
-	DefaultRuntime  string                  // the handler of pods that name none
-	Cgroups         cgroup.Manager          // of new pods
-	Systemd         Systemd                 // for pods whose cgroups it manages
-	CgroupParent    string                  // of pods that bring none: each gets <CgroupParent>/<pod id>
-	CreateTimeout   time.Duration           // bounds RUNTIME create
-	RuntimeTimeout  time.Duration           // bounds every other call of a runtime
-	EventQueue      int                     // events that a subscriber may be behind
-	SeccompProfile  string                  // path of the profile for RuntimeDefault; "" is the built-in one
-	AppArmorDefault string                  // the AppArmor profile of RuntimeDefault
+	Cgroups         cgroup.Manager // of new pods
+	Systemd         Systemd        // for pods whose cgroups it manages
+	CgroupParent    string         // of pods that bring none: each gets <CgroupParent>/<pod id>
+	AppArmorDefault string         // the AppArmor profile of RuntimeDefault
 	AppArmor        AppArmor
 	SELinux         *selinux.Node
-	Pause           PauseImage // nil uses the built-in pause
+	FindImage       FindImage
+	Settings        Settings // those of the beginning; Configure changes them
 	// NoUserNamespaces is why no root filesystem can be made for a user
 	// namespace on this node; nil if one can.
 	NoUserNamespaces error
 	Log              *slog.Logger
 }
 
-// PauseImage finds the configured pause image, and the command that replaces
-// the image's own (none: the image's).
-type PauseImage func(context.Context) (img storage.Image, command []string, err error)
+// FindImage finds an image by its name, in the store or else in its registry.
+type FindImage func(ctx context.Context, name string) (storage.Image, error)
+
+// Settings are what can change while the daemon runs. What a pod is made with
+// it keeps: its runtime, its pause image, its profile.
+type Settings struct {
+	Runtimes       map[string]*oci.Runtime // by handler name; never changed
+	DefaultRuntime string                  // the handler of pods that name none; one of Runtimes
+	CreateTimeout  time.Duration           // bounds RUNTIME create
+	RuntimeTimeout time.Duration           // bounds every other call of a runtime
+	EventQueue     int                     // events that a later subscriber may be behind
+	SeccompProfile string                  // path of the profile for RuntimeDefault; "" is the built-in one
+	Pause          Pause
+}
+
+// Pause is the image of pause containers, and its command.
+type Pause struct {
+	Image   string   // "" is the built-in pause
+	Command []string // none: the image's own
+}
 
 // Manager knows every pod of the daemon. Looking up and listing never waits
 // for an operation.
 type Manager struct {
-	opts  Options
-	log   *slog.Logger
+	opts     Options
+	settings atomic.Pointer[Settings] // never nil
+	log      *slog.Logger
+
 	index *index.Index[id.Pod, *Pod]
 	ops   flight.Group
 
@@ -93,15 +108,24 @@ type Manager struct {
 
 // New returns a manager without pods; Recover finds those of an earlier daemon.
 func New(o Options) *Manager {
-	return &Manager{
+	m := &Manager{
 		opts:        o,
 		log:         o.Log,
 		index:       index.New[id.Pod, *Pod]("pod sandbox"),
 		identities:  make(map[Identity]*Pod),
 		monitorNode: monitorHierarchies(o.Node),
-		events:      events.NewHub[Event](o.EventQueue),
+		events:      events.NewHub[Event](o.Settings.EventQueue),
 		pins:        pins{known: make(map[string]*oci.Runtime)},
 	}
+	m.Configure(o.Settings)
+	return m
+}
+
+// Configure changes the settings of what begins later. Pods whose runtime has
+// gone from them keep it.
+func (m *Manager) Configure(s Settings) {
+	m.settings.Store(&s)
+	m.events.SetQueue(s.EventQueue)
 }
 
 // Find returns the pod whose id is or unambiguously begins with s.
@@ -116,17 +140,21 @@ func (m *Manager) List(keep func(*Pod) bool) []*Pod {
 func (m *Manager) Damaged() []string { return m.damaged.names() }
 
 // Runtimes lists the handlers that a pod can name.
-func (m *Manager) Runtimes() map[string]*oci.Runtime { return m.opts.Runtimes }
+func (m *Manager) Runtimes() map[string]*oci.Runtime { return m.settings.Load().Runtimes }
 
 // DefaultRuntime is the runtime of pods that name no handler.
-func (m *Manager) DefaultRuntime() *oci.Runtime { return m.opts.Runtimes[m.opts.DefaultRuntime] }
+func (m *Manager) DefaultRuntime() *oci.Runtime {
+	s := m.settings.Load()
+	return s.Runtimes[s.DefaultRuntime]
+}
 
 func (m *Manager) runtime(handler string) (*oci.Runtime, error) {
+	s := m.settings.Load()
 	name := handler
 	if name == "" {
-		name = m.opts.DefaultRuntime
+		name = s.DefaultRuntime
 	}
-	rt, ok := m.opts.Runtimes[name]
+	rt, ok := s.Runtimes[name]
 	if !ok {
 		return nil, errkind.Errorf(errkind.Invalid, "runtime handler %q is not configured", name)
 	}
@@ -184,7 +212,8 @@ func (m *Manager) byIdentity(i Identity) (*Pod, bool) {
 
 // limit bounds one whole operation on a pod.
 func (m *Manager) limit() time.Duration {
-	return 2*m.opts.CreateTimeout + 6*m.opts.RuntimeTimeout
+	s := m.settings.Load()
+	return 2*s.CreateTimeout + 6*s.RuntimeTimeout
 }
 
 // newPod returns the pod of a record, with nothing of it running.

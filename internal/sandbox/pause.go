@@ -62,7 +62,7 @@ func (m *Manager) startPause(ctx context.Context, p *Pod, st *Status) error {
 		return fmt.Errorf("create the pause container: %w", err)
 	}
 	st.PausePID = pid
-	ctx, cancel := context.WithTimeout(ctx, m.opts.RuntimeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.settings.Load().RuntimeTimeout)
 	defer cancel()
 	if err := p.runtime.Start(ctx, string(p.pauseID())); err != nil {
 		return fmt.Errorf("start the pause container: %w", err)
@@ -94,7 +94,7 @@ func (m *Manager) adopt(p *Pod, mon *monitor.Client) {
 
 // pauseRequest writes the pause container's bundle.
 func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateRequest, error) {
-	seccomp, err := oci.PrepareSandbox(p.Config(), oci.PrepareOptions{SeccompProfile: m.opts.SeccompProfile})
+	seccomp, err := oci.PrepareSandbox(p.Config(), oci.PrepareOptions{SeccompProfile: m.settings.Load().SeccompProfile})
 	if err != nil {
 		return monitor.CreateRequest{}, err
 	}
@@ -129,7 +129,7 @@ func (m *Manager) pauseRequest(ctx context.Context, p *Pod) (monitor.CreateReque
 		ID:       p.pauseID(),
 		PidFile:  filepath.Join(p.dir, pidFile),
 		ExitFile: filepath.Join(p.dir, exitFile),
-		Timeout:  m.opts.CreateTimeout,
+		Timeout:  m.settings.Load().CreateTimeout,
 	}
 	if p.Record.PauseImage != "" {
 		if err := m.usePauseImage(ctx, p, &in, &req); err != nil {
@@ -165,12 +165,12 @@ func (m *Manager) pauseLabels(p *Pod) (selinux.Labels, error) {
 // usePauseImage makes the pause container run the configured image instead of
 // the built-in program.
 func (m *Manager) usePauseImage(ctx context.Context, p *Pod, in *oci.SandboxInput, req *monitor.CreateRequest) error {
-	img, command, err := m.opts.Pause(ctx)
+	img, err := m.opts.FindImage(ctx, p.pause.Image)
 	if err != nil {
 		return err
 	}
 	conf := img.Config.Config
-	if in.Args = command; len(command) == 0 {
+	if in.Args = p.pause.Command; len(in.Args) == 0 {
 		in.Args = slices.Concat(conf.Entrypoint, conf.Cmd)
 	}
 	in.Env, in.Cwd = conf.Env, conf.WorkingDir

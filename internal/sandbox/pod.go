@@ -84,6 +84,7 @@ type Pod struct {
 	runtime *oci.Runtime
 	log     *slog.Logger
 	host    container.Pod // what the pod's containers are given
+	pause   Pause         // that Run makes the pod with; not known of a recovered pod
 
 	// op serialises Stop and Remove; creations hold it for reading, so that
 	// Stop waits for the ones under way.

@@ -51,7 +51,7 @@ func (m *Manager) forgetAll() error {
 		return err
 	}
 	roots := make(map[string]bool)
-	for _, rt := range m.opts.Runtimes {
+	for _, rt := range m.Runtimes() {
 		roots[rt.Root()] = true
 	}
 	var ids []string

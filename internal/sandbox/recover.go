@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -144,7 +143,7 @@ func (m *Manager) pinned(ctx context.Context, pin RuntimePin, program string) (*
 
 func (m *Manager) findPinned(ctx context.Context, pin RuntimePin) (*oci.Runtime, error) {
 	key := pin.key()
-	if rt, ok := m.opts.Runtimes[pin.Name]; ok && pinOf(rt).key() == key {
+	if rt, ok := m.Runtimes()[pin.Name]; ok && pinOf(rt).key() == key {
 		return rt, nil
 	}
 	m.pins.Lock()
@@ -166,12 +165,15 @@ func (m *Manager) findPinned(ctx context.Context, pin RuntimePin) (*oci.Runtime,
 // RuntimeProblems says why runtimes can't be used: those of the configuration,
 // and those of pods that were made with others. It never waits.
 func (m *Manager) RuntimeProblems() []string {
-	m.pins.Lock()
-	all := slices.Collect(maps.Values(m.pins.known))
-	m.pins.Unlock()
-	all = slices.AppendSeq(all, maps.Values(m.opts.Runtimes))
+	all := make(map[*oci.Runtime]bool)
+	for _, rt := range m.Runtimes() {
+		all[rt] = true
+	}
+	for _, p := range m.List(nil) {
+		all[p.runtime] = true
+	}
 	var out []string
-	for _, rt := range all {
+	for rt := range all {
 		if err := rt.Problem(); err != nil {
 			out = append(out, err.Error())
 		}

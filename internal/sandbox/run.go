@@ -78,15 +78,18 @@ func (m *Manager) describe(ctx context.Context, cfg *runtimeapi.PodSandboxConfig
 	if err := m.chooseLabels(&rec); err != nil {
 		return nil, err
 	}
-	if m.opts.Pause != nil {
-		img, _, err := m.opts.Pause(ctx)
+	pause := m.settings.Load().Pause
+	if pause.Image != "" {
+		img, err := m.opts.FindImage(ctx, pause.Image)
 		if err != nil {
 			m.opts.SELinux.Release(rec.SELinux)
 			return nil, fmt.Errorf("pause image: %w", err)
 		}
 		rec.PauseImage = img.ID
 	}
-	return m.newPod(rec, rt), nil
+	p := m.newPod(rec, rt)
+	p.pause = pause
+	return p, nil
 }
 
 // chooseLabels chooses the pod's SELinux labels.

@@ -119,7 +119,7 @@ func (m *Manager) endPause(ctx context.Context, p *Pod) error {
 	if err := cgroup.KillAll(ctx, m.opts.Node, p.pauseCgroup()); err != nil {
 		return fmt.Errorf("kill the pause container: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.opts.RuntimeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.settings.Load().RuntimeTimeout)
 	defer cancel()
 	if err := p.runtime.Delete(ctx, string(p.pauseID()), true); err != nil {
 		return fmt.Errorf("delete the pause container: %w", err)

@@ -46,7 +46,7 @@ func (m *Manager) endOne(ctx context.Context, p *Pod, ctr id.Container) error {
 	if err := cgroup.KillAll(ctx, m.opts.Node, path); err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, m.opts.RuntimeTimeout)
+	limited, cancel := context.WithTimeout(ctx, m.settings.Load().RuntimeTimeout)
 	defer cancel()
 	if err := p.runtime.Delete(limited, string(ctr), true); err != nil {
 		return err

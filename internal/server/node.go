@@ -84,7 +84,7 @@ func (s *Server) verboseStatus() (map[string]string, error) {
 		runtimes[name] = runtimeInfo{rt.Path(), rt.Root(), rt.Version(), rt.OCIVersion()}
 	}
 	info := make(map[string]string)
-	for key, v := range map[string]any{"config": s.opts.Config, "runtimes": runtimes, "problems": s.opts.Problems()} {
+	for key, v := range map[string]any{"config": s.opts.Config(), "runtimes": runtimes, "problems": s.opts.Problems()} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return nil, fmt.Errorf("verbose status: %w", err)

@@ -44,8 +44,8 @@ type Options struct {
 	SystemdCgroups bool
 	// MaxMessageSize is what one gRPC message may have, in bytes.
 	MaxMessageSize int
-	// Config is the effective configuration, shown in verbose status.
-	Config any
+	// Config returns the configuration in force, shown in verbose status.
+	Config func() any
 	// Problems lists what is wrong on this node without stopping it, for humans.
 	Problems func() []string
 }

@@ -15,12 +15,18 @@ import (
 func ForwardLibraryLogs(log *slog.Logger) {
 	std := logrus.StandardLogger()
 	std.SetOutput(io.Discard)
-	std.SetLevel(logrus.WarnLevel)
-	if log.Enabled(context.Background(), slog.LevelDebug) {
-		std.SetLevel(logrus.DebugLevel)
-	}
+	FollowLogLevel(log)
 	std.ReplaceHooks(logrus.LevelHooks{})
 	std.AddHook(forward{log})
+}
+
+// FollowLogLevel has the libraries make what log takes now.
+func FollowLogLevel(log *slog.Logger) {
+	level := logrus.WarnLevel
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		level = logrus.DebugLevel
+	}
+	logrus.StandardLogger().SetLevel(level)
 }
 
 // forward is a hook that hands entries to a slog.Logger.

@@ -38,12 +38,13 @@ type session struct {
 func (s *Server) begin(kind string, r *http.Request) *session {
 	ctx, end := context.WithCancelCause(r.Context())
 	conn, _ := ctx.Value(connKey{}).(*watchedConn)
-	n := &session{ctx: ctx, end: end, idle: s.idle, conn: conn, began: time.Now()}
+	idle := time.Duration(s.idle.Load())
+	n := &session{ctx: ctx, end: end, idle: idle, conn: conn, began: time.Now()}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.timer = time.AfterFunc(s.idle, func() {
+	n.timer = time.AfterFunc(idle, func() {
 		if n.look() {
-			s.log.Info("session ended: nothing was sent", "kind", kind, "for", s.idle)
+			s.log.Info("session ended: nothing was sent", "kind", kind, "for", idle)
 		}
 	})
 	return n

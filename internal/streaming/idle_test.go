@@ -104,7 +104,8 @@ func TestIdleSPDY(t *testing.T) {
 func TestIdlePortForward(t *testing.T) {
 	const idle = 500 * time.Millisecond
 	for _, connected := range []bool{false, true} {
-		s, b := serveIdle(t, idle, echo)
+		s, b := serveIdle(t, time.Hour, echo)
+		s.SetIdleTimeout(idle)
 		resp, err := s.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "p"})
 		if err != nil {
 			t.Fatal(err)

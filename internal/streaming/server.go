@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -78,8 +79,8 @@ type Options struct {
 type Server struct {
 	tickets  tickets
 	backend  Backend
-	base     string // of the URLs: scheme://host:port
-	idle     time.Duration
+	base     string       // of the URLs: scheme://host:port
+	idle     atomic.Int64 // a time.Duration
 	http     *http.Server
 	listener net.Listener
 	log      *slog.Logger
@@ -91,7 +92,8 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("streaming: %w", err)
 	}
-	s := &Server{backend: o.Backend, idle: o.IdleTimeout, log: o.Log}
+	s := &Server{backend: o.Backend, log: o.Log}
+	s.SetIdleTimeout(o.IdleTimeout)
 	s.base = "http://" + reachable(listener.Addr())
 	if o.TLS != nil {
 		s.base = "https://" + reachable(listener.Addr())
@@ -107,6 +109,9 @@ func New(o Options) (*Server, error) {
 	}
 	return s, nil
 }
+
+// SetIdleTimeout changes Options.IdleTimeout for sessions that begin later.
+func (s *Server) SetIdleTimeout(d time.Duration) { s.idle.Store(int64(d)) }
 
 // reachable is a listener's address as a client on this node can name it: a
 // wildcard is none.

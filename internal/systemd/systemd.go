@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -29,15 +30,20 @@ const DefaultAddress = "unix:path=/run/dbus/system_bus_socket"
 // a millisecond, and a pod needs two or three.
 type Client struct {
 	address string
-	timeout time.Duration
+	timeout atomic.Int64 // a time.Duration
 }
 
 // New returns a client of the bus at address, in the notation of D-Bus
 // (unix:path=FILE; the first of several that are separated by semicolons is
 // taken). timeout bounds each operation. Nothing is connected yet.
 func New(address string, timeout time.Duration) *Client {
-	return &Client{address: address, timeout: timeout}
+	c := &Client{address: address}
+	c.SetTimeout(timeout)
+	return c
 }
+
+// SetTimeout changes what bounds operations that begin later.
+func (c *Client) SetTimeout(timeout time.Duration) { c.timeout.Store(int64(timeout)) }
 
 // AddressFrom is the address of the system bus by an environment.
 func AddressFrom(getenv func(string) string) string {
@@ -76,14 +82,15 @@ type session struct {
 // kind of the error is Unavailable where nobody answers at the address, and
 // Timeout where somebody does, but not in time.
 func (c *Client) do(ctx context.Context, what, unit string, work func(context.Context, *session) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	timeout := time.Duration(c.timeout.Load())
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := c.inSession(ctx, unit, work)
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return errkind.Errorf(errkind.Timeout, "systemd: %s %s: no answer within %s: %w", what, unit, c.timeout, ctx.Err())
+		return errkind.Errorf(errkind.Timeout, "systemd: %s %s: no answer within %s: %w", what, unit, timeout, ctx.Err())
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return errkind.Errorf(errkind.Unavailable, "systemd: %s %s: nobody listens on the system bus: %w", what, unit, err)
 	}

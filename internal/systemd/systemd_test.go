@@ -224,6 +224,11 @@ func TestHangs(t *testing.T) {
 			t.Errorf("%s hangs: that took %s", what, took)
 		}
 	}
+	changed := New("unix:path="+dead, time.Hour)
+	changed.SetTimeout(200 * time.Millisecond)
+	if err := changed.StartSlice(context.Background(), "a.slice"); errkind.Of(err) != errkind.Timeout {
+		t.Errorf("with another timeout: %v", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if err := New("unix:path="+dead, time.Hour).Stop(ctx, "a.slice"); err == nil {

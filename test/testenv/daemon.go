@@ -90,7 +90,6 @@ func (e *Env) Args() []string {
 		"--registries-conf", e.path("registries.conf"),
 		"--policy", e.path("policy.json"),
 		"--default-runtime", e.RuntimeName,
-		"--log-level", "debug",
 	}
 	for _, dir := range e.pluginDir {
 		args = append(args, "--cni-bin-dir", dir)
