@@ -103,7 +103,7 @@ func buildOnce(ctx context.Context, cache string, set Set) (string, error) {
 	}
 	if set == Conformance {
 		in.agnhost = agnhost(cache)
-		if in.curl, err = debs(ctx, "curl"); err != nil {
+		if in.tools, err = debs(ctx, "curl", "bash"); err != nil {
 			return "", err
 		}
 	}
@@ -189,7 +189,7 @@ func fullBusybox(ctx context.Context, cache string) ([]byte, error) {
 // key digests what the set is made from.
 func (in inputs) key(set Set) (string, error) {
 	sum := sha256.New()
-	fmt.Fprintln(sum, set, in.busybox, in.nginx, in.curl)
+	fmt.Fprintln(sum, set, in.busybox, in.nginx, in.tools)
 	if in.agnhost != "" {
 		if err := digestFile(sum, in.agnhost); err != nil {
 			return "", err

@@ -40,7 +40,7 @@ type inputs struct {
 	nginx   []string // the package files of nginx and the libraries it needs
 
 	// Only Conformance has these.
-	curl    []string // the package files of curl and the libraries it needs
+	tools   []string // the package files of curl, bash and the libraries they need
 	agnhost string   // the program that Kubernetes' tests run in pods
 }
 
@@ -205,7 +205,7 @@ func programTree(ctx context.Context, lines []string, program string, files ...s
 		e.header.Linkname = strings.Replace(e.header.Linkname, "/usr/lib", "/lib", 1)
 		t.entries[name] = e
 	}
-	if _, ok := t.entries[program]; !ok {
+	if _, ok := pkgs.entries[program]; !ok {
 		return nil, fmt.Errorf("the packages hold no /%s", program)
 	}
 	return t, nil

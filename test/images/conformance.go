@@ -37,33 +37,43 @@ func conformanceImages(ctx context.Context, in inputs, program []byte) ([]image,
 	nnp := NewTree()
 	nnp.File("usr/local/bin/nnp", 0o4755, setuid)
 
+	older := NewTree() // an image with it differs from the one without
+	older.File("older", 0o644, nil)
 	nonroot := shell(box, nil, e2e+"nonroot:1.5")
 	nonroot.config.User = "1234"
 	unprivileged := shell(box, nnp, e2e+"nonewprivs:1.4")
 	unprivileged.config.Cmd = []string{"nnp"}
 	return []image{
-		shell(box, nil, e2e+"busybox:1.37.0-2", e2e+"busybox:1.36.1-1"),
-		nginxImage([]*Tree{box, web}, e2e+"nginx:1.27.0-2", e2e+"nginx:1.28.0-2"),
-		{
-			names:  []string{e2e + "agnhost:2.66.1", e2e + "agnhost:2.55"},
-			layers: []*Tree{box, host},
-			config: imgspec.ImageConfig{Env: []string{searchPath}, Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}},
-		},
+		shell(box, nil, e2e+"busybox:1.37.0-2"),
+		shell(box, older, e2e+"busybox:1.36.1-1"),
+		nginxImage([]*Tree{box, web}, e2e+"nginx:1.28.0-2"),
+		nginxImage([]*Tree{box, web, older}, e2e+"nginx:1.27.0-2"),
+		agnhostImage([]*Tree{box, host}, e2e+"agnhost:2.66.1"),
+		agnhostImage([]*Tree{box, host, older}, e2e+"agnhost:2.55"),
 		{
 			names:  []string{"registry.k8s.io/pause:3.10.2"},
 			layers: []*Tree{box},
 			config: imgspec.ImageConfig{Env: []string{searchPath}, Entrypoint: []string{"tail", "-f", "/dev/null"}},
 		},
+		shell(box, host, e2e+"glibc-dns-testing:2.1.1"),
 		shell(box, nil, e2e+"ipc-utils:1.4"),
 		unprivileged,
 		nonroot,
 	}, nil
 }
 
+func agnhostImage(layers []*Tree, name string) image {
+	return image{
+		names:  []string{name},
+		layers: layers,
+		config: imgspec.ImageConfig{Env: []string{searchPath}, Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}},
+	}
+}
+
 // agnhostTree holds Kubernetes' program for tests, and what its image has besides
 // that specs for a node use.
 func agnhostTree(ctx context.Context, in inputs) (*Tree, error) {
-	t, err := programTree(ctx, in.curl, "usr/bin/curl")
+	t, err := programTree(ctx, in.tools, "usr/bin/curl", "bin/bash", "usr/bin/bash")
 	if err != nil {
 		return nil, err
 	}

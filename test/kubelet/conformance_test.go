@@ -26,7 +26,11 @@ func TestNodeConformance(t *testing.T) {
 	t.Cleanup(set.Stop)
 	for _, runtime := range testenv.Runtimes() {
 		t.Run(runtime, func(t *testing.T) {
-			n := newNodeFrom(t, set.Registry(t), runtime, nodeName, nil)
+			n := newNodeOn(t, testenv.Options{
+				Registry: set.Registry(t),
+				Runtime:  runtime,
+				Config:   fmt.Sprintf("[runtimes.test-handler]\npath = %q\n", testenv.Program(t, runtime)), // a RuntimeClass of the suite's
+			}, nodeName, nil)
 			n.lendPlaces()
 			must(t, os.Symlink("suite/reports/kubelet.log", n.path("log")))
 			dropIns := n.path("suite/kubelet.conf.d")
@@ -44,6 +48,7 @@ func TestNodeConformance(t *testing.T) {
 func (n *node) clear() {
 	n.t.Helper()
 	n.env.RemoveAll()
+	n.env.RemoveCgroup("/kubepods")
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	must(n.t, err)
 	for line := range strings.Lines(string(mounts)) {
@@ -54,13 +59,14 @@ func (n *node) clear() {
 }
 
 // suiteConfig is what the kubelet that the suite configures is to have besides.
+// The specs expect the pods' cgroups at the top.
 func (n *node) suiteConfig() string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 resolvConf: %[1]s/resolv.conf
 volumePluginDir: %[1]s/plugins
 cgroupDriver: cgroupfs
-cgroupRoot: %[2]s
+cgroupRoot: /
 kubeletCgroups: ""
 systemCgroups: ""
 failCgroupV1: false
@@ -69,7 +75,7 @@ oomScoreAdj: 0
 makeIPTablesUtilChains: false
 evictionHard: {memory.available: 1Mi, nodefs.available: 0.1%%, nodefs.inodesFree: 0.1%%, imagefs.available: 0.1%%, imagefs.inodesFree: 0.1%%}
 imageGCHighThresholdPercent: 100
-`, n.dir, n.cgroup)
+`, n.dir)
 }
 
 // lendPlaces puts directories of the test's where the suite expects the node's

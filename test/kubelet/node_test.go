@@ -57,13 +57,12 @@ func start(t *testing.T, runtime string) *node {
 // newNode starts a daemon, and makes all that a kubelet on it needs.
 func newNode(t *testing.T, runtime, name string, s *space) *node {
 	t.Helper()
-	return newNodeFrom(t, shared.Registry(t), runtime, name, s)
+	return newNodeOn(t, testenv.Options{Registry: shared.Registry(t), Runtime: runtime}, name, s)
 }
 
-// newNodeFrom is newNode for images of another registry.
-func newNodeFrom(t *testing.T, registry *testenv.Registry, runtime, name string, s *space) *node {
+// newNodeOn is newNode with other options of the daemon.
+func newNodeOn(t *testing.T, o testenv.Options, name string, s *space) *node {
 	t.Helper()
-	o := testenv.Options{Registry: registry, Runtime: runtime}
 	if s != nil {
 		s.forward(t, o.Registry.Address)
 		o.Enter = s.enter()
