@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/internal/container"
@@ -68,7 +69,7 @@ func containerStatusAt(c *container.Container, st container.Status) *runtimeapi.
 		CreatedAt:   c.Record.CreatedAt.UnixNano(),
 		FinishedAt:  nanos(st.FinishedAt),
 		ExitCode:    int32(st.ExitCode),
-		Image:       cfg.GetImage(),
+		Image:       shownImage(cfg.GetImage()),
 		ImageRef:    c.Record.ImageRef,
 		ImageId:     c.Record.ImageID,
 		Reason:      st.Reason,
@@ -85,6 +86,18 @@ func containerStatusAt(c *container.Container, st container.Status) *runtimeapi.
 		out.StartedAt = nanos(st.StartedAt)
 	}
 	return out
+}
+
+// shownImage names the image as its user did, which is what the kubelet shows in
+// a pod's status; what it asks for itself is an id.
+func shownImage(spec *runtimeapi.ImageSpec) *runtimeapi.ImageSpec {
+	name := spec.GetUserSpecifiedImage()
+	if name == "" || name == spec.GetImage() {
+		return spec
+	}
+	shown := proto.Clone(spec).(*runtimeapi.ImageSpec)
+	shown.Image = name
+	return shown
 }
 
 func user(c *container.Container) *runtimeapi.ContainerUser {

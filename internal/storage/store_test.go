@@ -302,6 +302,9 @@ func TestUsage(t *testing.T) {
 	if u := s.ImageUsage(); u.Bytes > 1<<20+16<<10 || u.Inodes != 2 || u.At.IsZero() {
 		t.Errorf("image: %+v", u)
 	}
+	if earlier := s.ImageUsage().At; !s.ImageUsage().At.After(earlier) {
+		t.Error("what is known now is told as known earlier")
+	}
 	r := newRootFS(t, s, img)
 	must(t, os.WriteFile(filepath.Join(r.Upper, "f"), make([]byte, 1<<16), 0o600))
 	eventually(t, "container measured", func() bool {

@@ -30,7 +30,7 @@ type usageBook struct {
 
 	mu         sync.Mutex // guards the fields below
 	layers     map[string]Usage
-	images     Usage // sum of layers
+	images     Usage // sum of layers; At is zero
 	containers map[id.Container]Usage
 	total      Usage                          // sum of containers
 	measured   map[id.Container]time.Duration // how long the last measurement took
@@ -45,8 +45,7 @@ func (b *usageBook) load(file string) {
 	if err := statefile.Read(file, usageVersion, &b.layers); err != nil || b.layers == nil {
 		b.layers = map[string]Usage{}
 	}
-	b.images.At = time.Now()
-	b.total.At = b.images.At
+	b.total.At = time.Now()
 	b.sumLocked()
 }
 
@@ -63,11 +62,15 @@ func sum[K comparable](m map[K]Usage) (bytes, inodes uint64) {
 	return bytes, inodes
 }
 
-// ImageUsage is what all image layers occupy, from memory.
+// ImageUsage is what all image layers occupy, from memory. It is as of now,
+// whenever they were measured: they don't change. The kubelet acts only on
+// figures that are newer than those it has.
 func (s *Store) ImageUsage() Usage {
 	s.usage.mu.Lock()
 	defer s.usage.mu.Unlock()
-	return s.usage.images
+	u := s.usage.images
+	u.At = time.Now()
+	return u
 }
 
 // measureLayers measures the layers of x that are not known yet, in the
@@ -104,7 +107,6 @@ func (b *usageBook) noteLayer(layer string, u Usage) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.layers[layer] = u
-	b.images.At = u.At
 	b.sumLocked()
 }
 
@@ -113,7 +115,6 @@ func (b *usageBook) keepOnly(layers map[string]bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	maps.DeleteFunc(b.layers, func(l string, _ Usage) bool { return !layers[l] })
-	b.images.At = time.Now()
 	b.sumLocked()
 }
 

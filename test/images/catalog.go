@@ -189,7 +189,7 @@ func programTree(ctx context.Context, lines []string, program string, files ...s
 	pkgs := NewTree()
 	err := pkgs.unpack(ctx, lines, func(name string) bool {
 		return name == program || slices.Contains(files, name) ||
-			(strings.HasPrefix(name, "usr/lib/") || strings.HasPrefix(name, "usr/lib64/")) && library(name)
+			(strings.HasPrefix(name, "usr/lib") || strings.HasPrefix(name, "lib")) && library(name)
 	})
 	if err != nil {
 		return nil, err

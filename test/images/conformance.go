@@ -14,6 +14,13 @@ func agnhost(cache string) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(cache)), "bin", "agnhost")
 }
 
+// pauseProgram waits for a signal to end.
+const pauseProgram = `#include <signal.h>
+#include <unistd.h>
+static void end(int sig) { _exit(0); }
+int main(void) { signal(SIGTERM, end); signal(SIGINT, end); for (;;) pause(); }
+`
+
 // conformanceImages builds what the specs of Kubernetes v1.37 for a node run, all
 // but those that measure its performance or load modules into its kernel.
 // program is a busybox with every applet.
@@ -34,6 +41,12 @@ func conformanceImages(ctx context.Context, in inputs, program []byte) ([]image,
 	if err != nil {
 		return nil, err
 	}
+	waits, err := compile(ctx, pauseProgram)
+	if err != nil {
+		return nil, err
+	}
+	pause := NewTree()
+	pause.File("pause", 0o755, waits)
 	nnp := NewTree()
 	nnp.File("usr/local/bin/nnp", 0o4755, setuid)
 
@@ -52,8 +65,8 @@ func conformanceImages(ctx context.Context, in inputs, program []byte) ([]image,
 		agnhostImage([]*Tree{box, host, older}, e2e+"agnhost:2.55"),
 		{
 			names:  []string{"registry.k8s.io/pause:3.10.2"},
-			layers: []*Tree{box},
-			config: imgspec.ImageConfig{Env: []string{searchPath}, Entrypoint: []string{"tail", "-f", "/dev/null"}},
+			layers: []*Tree{box, pause},
+			config: imgspec.ImageConfig{Env: []string{searchPath}, Entrypoint: []string{"/pause"}},
 		},
 		shell(box, host, e2e+"glibc-dns-testing:2.1.1"),
 		shell(box, nil, e2e+"ipc-utils:1.4"),

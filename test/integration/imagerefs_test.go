@@ -53,7 +53,7 @@ func TestReferences(t *testing.T) {
 			wantEqual(t, "image id of a container of "+ref, st.ImageId, image.Id)
 			wantEqual(t, "image ref of a container of "+ref, st.ImageRef, digested)
 			wantEqual(t, "image ref of a volume of "+ref, st.Mounts[0].GetImage().GetImageRef(), digested)
-			wantEqual(t, "image of the container", st.Image.GetImage(), ref)
+			wantEqual(t, "image of the container", st.Image.GetImage(), "busybox")
 			wantEqual(t, "user-specified image", st.Image.GetUserSpecifiedImage(), "busybox")
 			wantEqual(t, "annotation", st.Image.GetAnnotations()["a"], "b")
 			wantEqual(t, "runtime handler", st.Image.GetRuntimeHandler(), env.RuntimeName)

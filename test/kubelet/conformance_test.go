@@ -73,6 +73,7 @@ failCgroupV1: false
 failSwapOn: false
 oomScoreAdj: 0
 makeIPTablesUtilChains: false
+featureGates: {PodAndContainerStatsFromCRI: true}
 evictionHard: {memory.available: 1Mi, nodefs.available: 0.1%%, nodefs.inodesFree: 0.1%%, imagefs.available: 0.1%%, imagefs.inodesFree: 0.1%%}
 imageGCHighThresholdPercent: 100
 `, n.dir)
@@ -108,7 +109,7 @@ func (n *node) bind(what, place string) {
 func (n *node) runSuite(skips []critest.Skip) []critest.Spec {
 	n.t.Helper()
 	report := n.path("suite/report.json")
-	args := []string{"--procs=6", "--no-color", "--timeout=2h", "--json-report=" + report, "--label-filter=!Serial && !Slow && !Flaky && !Disruptive && Feature: isEmpty && !(Alpha || Beta && BetaOffByDefault)"}
+	args := []string{"--procs=10", "--no-color", "--timeout=2h", "--json-report=" + report, "--label-filter=!Serial && !Slow && !Flaky && !Disruptive && Feature: isEmpty && !(Alpha || Beta && BetaOffByDefault)"}
 	focus := `\[NodeConformance\]`
 	if more := os.Getenv("CONFORMANCE_FOCUS"); more != "" {
 		focus = more

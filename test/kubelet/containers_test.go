@@ -63,7 +63,10 @@ func testContainers(t *testing.T, n *node) {
   - {name: web, image: nginx}
   - {name: client, image: busybox, command: [sh, -c, 'until wget -qO- http://127.0.0.1/ | grep -i welcome; do sleep 0.2; done; hostname; exec sleep 1000']}
 `)
-	n.untilReady(t, "two")
+	p := n.untilReady(t, "two")
+	if c := p.container("client"); c.Image != "busybox" || !strings.Contains(c.ImageID, "busybox@sha256:") {
+		t.Errorf("the pod's status tells the image %q, id %q", c.Image, c.ImageID)
+	}
 	n.untilLog(t, "two", "client", "two-"+nodeName)
 }
 

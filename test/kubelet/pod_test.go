@@ -16,6 +16,7 @@ type pod struct {
 
 type containerStatus struct {
 	Name, ContainerID string
+	Image, ImageID    string
 	Ready             bool
 	RestartCount      int
 	State, LastState  containerState
