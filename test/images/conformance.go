@@ -2,8 +2,15 @@ package images
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
+	"time"
 
 	imgspec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -97,5 +104,34 @@ func agnhostTree(ctx context.Context, in inputs) (*Tree, error) {
 	t.File("agnhost", 0o755, program)
 	t.Symlink("agnhost-2", "agnhost")
 	t.Dir("uploads", 0o755)
+	certificate, key, err := newCertificate()
+	if err != nil {
+		return nil, err
+	}
+	t.File("localhost.crt", 0o644, certificate)
+	t.File("localhost.key", 0o644, key)
 	return t, nil
+}
+
+// newCertificate makes a server's certificate, which nobody checks.
+func newCertificate() (certificate, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		DNSNames:     []string{"localhost"},
+		NotAfter:     time.Date(2084, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, err
+	}
+	certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
