@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,7 +118,7 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 	var ph phase
 	err = statefile.Read(filepath.Join(dir, stateFile), stateVer, &ph)
 	if errors.Is(err, fs.ErrNotExist) {
-		go m.undoInterrupted(p)
+		m.undoing.Go(func() { m.undoInterrupted(p) })
 		return nil
 	}
 	if err != nil {
@@ -166,12 +165,8 @@ func (m *Manager) findPinned(ctx context.Context, pin RuntimePin) (*oci.Runtime,
 // RuntimeProblems says why runtimes can't be used: those of the configuration,
 // and those of pods that were made with others. It never waits.
 func (m *Manager) RuntimeProblems() []string {
-	m.pins.Lock()
-	all := slices.Collect(maps.Values(m.pins.known))
-	m.pins.Unlock()
-	all = slices.AppendSeq(all, maps.Values(m.opts.Runtimes))
 	var out []string
-	for _, rt := range all {
+	for _, rt := range m.runtimes() {
 		if err := rt.Problem(); err != nil {
 			out = append(out, err.Error())
 		}

@@ -1,0 +1,129 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantry-cri/gantry/internal/cgroup"
+	"github.com/gantry-cri/gantry/internal/id"
+)
+
+// removeAtOnce bounds how many pods RemoveAll works on in parallel.
+const removeAtOnce = 16
+
+// RemoveAll recovers what a daemon left in the run root and removes every pod,
+// for a node on which none is to stay. A pod that can't be removed in the usual
+// way within limit, or whose record can't be read, is ended by what its
+// directory and its cgroups tell. It returns an error for each pod that is there
+// still; the others are gone, but for networks that could not be given back.
+func (m *Manager) RemoveAll(ctx context.Context, limit time.Duration) []error {
+	if err := m.Recover(ctx); err != nil {
+		return []error{err}
+	}
+	tried := m.removeListed(ctx, limit)
+	waitAtMost(ctx, &m.undoing, limit)
+	entries, err := os.ReadDir(m.podsDir())
+	if err != nil {
+		return []error{err}
+	}
+	var mu sync.Mutex
+	var errs []error // guarded by mu
+	var g errgroup.Group
+	g.SetLimit(removeAtOnce)
+	for _, e := range entries {
+		if !id.Valid(e.Name()) || !e.IsDir() {
+			continue // no pod's
+		}
+		g.Go(func() error {
+			limited, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			if err := m.endByForce(limited, id.Pod(e.Name())); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("pod %s: %w", e.Name(), errors.Join(tried[id.Pod(e.Name())], err)))
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns an error
+	if m.opts.Cgroups != cgroup.Systemd {
+		if err := cgroup.RemoveEmpty(m.opts.Node, m.opts.CgroupParent, id.Valid); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// removeListed removes the pods that can be listed, and returns why it could not
+// for those that are left.
+func (m *Manager) removeListed(ctx context.Context, limit time.Duration) map[id.Pod]error {
+	var mu sync.Mutex
+	failed := make(map[id.Pod]error) // guarded by mu
+	var g errgroup.Group
+	g.SetLimit(removeAtOnce)
+	for _, p := range m.List(nil) {
+		g.Go(func() error {
+			limited, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			if err := m.Remove(limited, p); err != nil {
+				p.log.Warn("a pod can't be removed in the usual way; it is ended by force", "err", err)
+				mu.Lock()
+				defer mu.Unlock()
+				failed[p.Record.ID] = err
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns an error
+	return failed
+}
+
+// waitAtMost waits for the group, until limit or ctx ends.
+func waitAtMost(ctx context.Context, g *sync.WaitGroup, limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		g.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case <-time.After(limit):
+	}
+}
+
+// RuntimeRoots are the directories in which the runtimes keep their state: those
+// of the configuration, and after Recover those of pods made with others.
+func (m *Manager) RuntimeRoots() []string {
+	var roots []string
+	for _, rt := range m.runtimes() {
+		roots = append(roots, rt.Root())
+	}
+	slices.Sort(roots)
+	return slices.Compact(roots)
+}
+
+// PodCount tells how many pods and containers have directories below a run root,
+// whatever state they are in. What can't be read counts as nothing.
+func PodCount(runRoot string) (pods, containers int) {
+	m := Manager{opts: Options{RunRoot: runRoot}}
+	entries, err := os.ReadDir(m.podsDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, 0
+	}
+	for _, e := range entries {
+		if id.Valid(e.Name()) {
+			pods++
+			containers += len(m.containersIn(id.Pod(e.Name())))
+		}
+	}
+	return pods, containers
+}
