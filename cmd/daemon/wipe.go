@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -157,13 +158,11 @@ func (w *wiping) wipe(ctx context.Context, cfg config.Config, scope wipe.Scope) 
 	if w.images {
 		left = nil // what can't be opened goes, too
 	}
-	failed := d.pods.RemoveAll(ctx, wipePod)
-	failed = append(failed, endStrays(ctx, cfg)...)
-	done.Pods = len(failed) == 0
-	left = append(left, failed...)
-	failed = d.network.Release(ctx)
-	done.Networks = len(failed) == 0
-	left = append(left, failed...)
+	offline := d.network.ReleaseDamaged(ctx, d.pods.NetNS)
+	pods := append(d.pods.RemoveAll(ctx, wipePod), endStrays(ctx, d, cfg)...)
+	offline = append(offline, d.network.Release(ctx)...)
+	done.Pods, done.Networks = len(pods) == 0, len(offline) == 0
+	left = slices.Concat(left, pods, offline)
 	scope.RuntimeRoots = append(scope.RuntimeRoots, d.pods.RuntimeRoots()...)
 	if err := d.closeOpen(); err != nil {
 		left = append(left, err)
@@ -188,11 +187,14 @@ func (w *wiping) wipe(ctx context.Context, cfg config.Config, scope wipe.Scope) 
 
 // endStrays ends monitors of which there is no record any more, with their
 // containers.
-func endStrays(ctx context.Context, cfg config.Config) []error {
+func endStrays(ctx context.Context, d *daemon, cfg config.Config) []error {
 	ctx, cancel := context.WithTimeout(ctx, wipeStrays)
 	defer cancel()
-	if err := wipe.EndMonitors(ctx, binDir(cfg)); err != nil {
-		return []error{err}
+	var errs []error
+	for _, err := range []error{wipe.EndMonitors(ctx, binDir(cfg)), d.pods.RemoveCgroups(ctx)} {
+		if err != nil {
+			errs = append(errs, err)
+		}
 	}
-	return nil
+	return errs
 }

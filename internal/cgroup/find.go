@@ -1,10 +1,10 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,29 +40,37 @@ func Find(f node.Facts, match func(name string) bool) ([]string, error) {
 }
 
 // RemoveEmpty removes the children of the cgroup parent whose names match
-// accepts, as far as no process is in them, and then parent itself if nothing is
-// left in it. What is in use is another's, and no error.
-func RemoveEmpty(f node.Facts, parent string, match func(name string) bool) error {
+// accepts, if no process is in them, and then parent itself if nothing is left in
+// it. What is in use is another's, and no error.
+func RemoveEmpty(ctx context.Context, f node.Facts, parent string, match func(name string) bool) error {
 	if isRoot(parent) {
 		return nil
 	}
-	var errs []error
+	var names []string
 	for _, dir := range Paths(f, parent) {
 		children, err := childDirs(dir)
-		errs = append(errs, err)
+		if err != nil {
+			return err
+		}
 		for _, child := range children {
-			if match(filepath.Base(child)) {
-				errs = append(errs, unlessBusy(removeTree(child)))
+			if name := filepath.Base(child); match(name) && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
-		errs = append(errs, unlessBusy(os.Remove(dir)))
+	}
+	var errs []error
+	for _, name := range names {
+		child := filepath.Join(Clean(parent), name)
+		pids, err := Procs(f, child)
+		if err == nil && len(pids) == 0 {
+			err = Remove(ctx, f, child)
+		}
+		errs = append(errs, err)
+	}
+	for _, dir := range Paths(f, parent) {
+		if err := unix.Rmdir(dir); err != nil && !gone(err) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) {
+			errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
+		}
 	}
 	return errors.Join(errs...)
-}
-
-func unlessBusy(err error) error {
-	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) || gone(err) {
-		return nil
-	}
-	return err
 }

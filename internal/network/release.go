@@ -16,32 +16,52 @@ import (
 const releaseParallel = 16
 
 // Release detaches every pod that the journal has, for a node on which none is
-// to stay. A pod whose DEL has failed already since New is not tried again. Where
-// a record was damaged, and the plugins' cache does not have it either, the
-// network of new pods is asked to forget the pod. It returns an error for each
-// pod whose network was not given back; those stay journalled for the next time.
+// to stay. A pod whose DEL has failed already since New is not tried again. It
+// returns an error for each pod whose network was not given back; those stay
+// journalled for the next time.
 func (m *Manager) Release(ctx context.Context) []error {
+	return eachPod(m.formerPods(), func(pod id.Pod) error {
+		if err := m.releasePod(ctx, pod); err != nil {
+			return fmt.Errorf("network of pod %s: not given back: %w", pod, err)
+		}
+		return nil
+	})
+}
+
+// ReleaseDamaged asks the network of new pods to forget those whose records were
+// damaged, and which the plugins' cache does not have either: there is nothing
+// better to go by. netns tells where a pod's namespace is, if it is still there.
+// It returns an error for each pod of which something may be left.
+func (m *Manager) ReleaseDamaged(ctx context.Context, netns func(id.Pod) string) []error {
+	var pods []id.Pod
+	for _, file := range m.damaged {
+		if pod := id.Pod(strings.TrimSuffix(filepath.Base(file), recordExt)); !m.known(pod) {
+			pods = append(pods, pod)
+		}
+	}
+	return eachPod(pods, func(pod id.Pod) error {
+		if err := m.releaseDamaged(ctx, pod, netns(pod)); err != nil {
+			return fmt.Errorf("network of pod %s: its record is damaged, and addresses may stay given away: %w", pod, err)
+		}
+		return nil
+	})
+}
+
+// eachPod calls release for the pods, several at a time, and returns its errors.
+func eachPod(pods []id.Pod, release func(id.Pod) error) []error {
 	var mu sync.Mutex
 	var errs []error // guarded by mu
 	var g errgroup.Group
 	g.SetLimit(releaseParallel)
-	try := func(release func() error) {
+	for _, pod := range pods {
 		g.Go(func() error {
-			if err := release(); err != nil {
+			if err := release(pod); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, err)
 			}
 			return nil
 		})
-	}
-	for _, pod := range m.formerPods() {
-		try(func() error { return m.releasePod(ctx, pod) })
-	}
-	for _, file := range m.damaged {
-		if pod := id.Pod(strings.TrimSuffix(filepath.Base(file), recordExt)); !m.known(pod) {
-			try(func() error { return m.releaseDamaged(ctx, pod, file) })
-		}
 	}
 	_ = g.Wait() // none returns an error
 	return errs
@@ -50,36 +70,32 @@ func (m *Manager) Release(ctx context.Context) []error {
 func (m *Manager) releasePod(ctx context.Context, pod id.Pod) error {
 	a, err := m.enter(ctx, pod)
 	if err != nil {
-		return fmt.Errorf("network of pod %s: not given back: %w", pod, err)
+		return err
 	}
 	defer m.leave(a)
-	if a.rec.Load() == nil {
+	switch {
+	case a.rec.Load() == nil:
 		return nil
+	case a.failed > 0:
+		return a.why
 	}
-	if err = a.why; a.failed == 0 {
-		err = m.detach(ctx, a)
-	}
-	if err != nil {
-		return fmt.Errorf("network of pod %s: not given back: %w", pod, err)
-	}
-	return nil
+	return m.detach(ctx, a)
 }
 
-// releaseDamaged runs DEL for a pod of which only the name is known.
-func (m *Manager) releaseDamaged(ctx context.Context, pod id.Pod, file string) error {
+// releaseDamaged runs DEL for a pod of which the name is known, and the namespace.
+func (m *Manager) releaseDamaged(ctx context.Context, pod id.Pod, netns string) error {
 	s := m.scan.Load()
-	err := s.unusable
-	if err == nil {
-		var r *record
-		if r, err = newRecord(s.network, Pod{ID: pod}); err == nil {
-			err = m.runDel(ctx, r)
-		}
+	if s.unusable != nil {
+		return s.unusable
 	}
-	if err == nil {
-		err = m.journal.remove(pod)
-	}
+	// The portmap plugin does nothing for a pod without ports, and takes what it
+	// has for a pod by the pod's name, whatever the ports are.
+	r, err := newRecord(s.network, Pod{ID: pod, NetNS: netns, Ports: []PortMapping{{HostPort: 1, ContainerPort: 1}}})
 	if err != nil {
-		return fmt.Errorf("network of pod %s: its record was damaged (%s), addresses may stay given away: %w", pod, file, err)
+		return err
 	}
-	return nil
+	if err := m.runDel(ctx, r); err != nil {
+		return err
+	}
+	return m.journal.remove(pod)
 }

@@ -32,7 +32,7 @@ func (m *Manager) endByForce(ctx context.Context, pod id.Pod) error {
 		m.log.Warn("network not given back", "pod", pod, "err", err) // its journal remains
 	}
 	dir := filepath.Join(m.podsDir(), string(pod))
-	if err := network.RemoveNetNS(filepath.Join(dir, netnsFile)); err != nil {
+	if err := network.RemoveNetNS(m.NetNS(pod)); err != nil {
 		return err
 	}
 	for _, ctr := range ids {

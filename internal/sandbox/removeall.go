@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -54,12 +55,16 @@ func (m *Manager) RemoveAll(ctx context.Context, limit time.Duration) []error {
 		})
 	}
 	_ = g.Wait() // none returns an error
-	if m.opts.Cgroups != cgroup.Systemd {
-		if err := cgroup.RemoveEmpty(m.opts.Node, m.opts.CgroupParent, id.Valid); err != nil {
-			errs = append(errs, err)
-		}
-	}
 	return errs
+}
+
+// RemoveCgroups removes what cgroups of pods are left, empty, where Gantry makes
+// them; systemd drops its own by itself.
+func (m *Manager) RemoveCgroups(ctx context.Context) error {
+	if m.opts.Cgroups == cgroup.Systemd {
+		return nil
+	}
+	return cgroup.RemoveEmpty(ctx, m.opts.Node, m.opts.CgroupParent, id.Valid)
 }
 
 // removeListed removes the pods that can be listed, and returns why it could not
@@ -109,6 +114,11 @@ func (m *Manager) RuntimeRoots() []string {
 	}
 	slices.Sort(roots)
 	return slices.Compact(roots)
+}
+
+// NetNS is where a pod's network namespace is pinned, if it is.
+func (m *Manager) NetNS(pod id.Pod) string {
+	return filepath.Join(m.podsDir(), string(pod), netnsFile)
 }
 
 // PodCount tells how many pods and containers have directories below a run root,
