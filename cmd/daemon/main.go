@@ -52,7 +52,7 @@ again at any time: running containers do not notice.`,
 		}
 		return serve(cmd.Context(), cfg)
 	}
-	root.AddCommand(configCommand(flags), imagesCommand(flags), statusCommand(flags), wipeCommand(flags), versionCommand())
+	root.AddCommand(configCommand(flags), imagesCommand(flags), statusCommand(flags), checkCommand(flags), wipeCommand(flags), versionCommand())
 	root.AddCommand(extraCommands()...)
 	return root
 }
