@@ -46,13 +46,11 @@ end, with exit code 1; wipe it again then. What is not Gantry's stays.`,
 				return errors.New("gantryd wipe must run as root")
 			}
 			unix.Umask(0o022)
-			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGTERM, unix.SIGINT)
-			defer stop()
 			w := wiping{loaded: cfg, images: images, out: cmd.OutOrStdout()}
 			if !yes {
 				w.ask = os.Stdin
 			}
-			return w.run(ctx)
+			return w.run(cmd.Context())
 		},
 	}
 	cmd.Flags().BoolVar(&images, "images", false, "remove the images, too")
@@ -150,6 +148,8 @@ func (w *wiping) confirm() error {
 
 // wipe does it, and tells what is left.
 func (w *wiping) wipe(ctx context.Context, cfg config.Config, scope wipe.Scope) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
 	d, left, err := assembleToEnd(ctx, cfg, w.loaded.LogLevel)
 	if err != nil {
 		return err

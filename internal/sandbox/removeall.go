@@ -26,14 +26,15 @@ const removeAtOnce = 16
 // directory and its cgroups tell. It returns an error for each pod that is there
 // still; the others are gone, but for networks that could not be given back.
 func (m *Manager) RemoveAll(ctx context.Context, limit time.Duration) []error {
-	if err := m.Recover(ctx); err != nil {
-		return []error{err}
-	}
+	recoverErr := m.Recover(ctx) // of no account if all can be ended without
 	tried := m.removeListed(ctx, limit)
 	waitAtMost(ctx, &m.undoing, limit)
 	entries, err := os.ReadDir(m.podsDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
-		return []error{err}
+		return []error{errors.Join(recoverErr, err)}
 	}
 	var mu sync.Mutex
 	var errs []error // guarded by mu
@@ -55,6 +56,9 @@ func (m *Manager) RemoveAll(ctx context.Context, limit time.Duration) []error {
 		})
 	}
 	_ = g.Wait() // none returns an error
+	if len(errs) > 0 && recoverErr != nil {
+		errs = append(errs, recoverErr)
+	}
 	return errs
 }
 

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -82,6 +83,65 @@ func TestWipe(t *testing.T) {
 		}
 		env.RunPod(env.PodConfig("later"))
 	})
+}
+
+// TestWipeAsks: on a terminal it shows what there is and takes only yes for yes.
+func TestWipeAsks(t *testing.T) {
+	each(t, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		env.RunPod(env.PodConfig("pod"))
+		env.Kill9()
+		for _, answer := range []string{"n\n", "\n", "\x04"} {
+			out, code := wipeOnTerminal(t, env, answer)
+			wantEqual(t, "exit code", code, 1)
+			wantContains(t, "the question", out, "1 pods, 0 containers")
+			wantContains(t, "the question", out, "Go on? [y/N] ")
+			wantContains(t, "the answer", out, "nothing was done")
+		}
+		env.StartDaemon()
+		if list, err := env.Runtime.ListPodSandbox(env.Context(), &runtimeapi.ListPodSandboxRequest{}); err != nil || len(list.Items) != 1 {
+			t.Errorf("pods after no: %v, %v", list, err)
+		}
+		env.Kill9()
+		out, code := wipeOnTerminal(t, env, "y\n")
+		if code != 0 {
+			t.Errorf("exit code %d: %s", code, out)
+		}
+		wiped(t, env, true)
+	})
+}
+
+// wipeOnTerminal runs gantryd wipe on a pseudo-terminal at which somebody types.
+func wipeOnTerminal(t *testing.T, env *testenv.Env, typed string) (string, int) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	if _, err := master.WriteString(typed); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(env.Context(), testenv.Binary(t, "gantryd"), append([]string{"wipe"}, env.Args()...)...)
+	cmd.Stdin = terminal
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
 }
 
 // TestWipeBesideDaemon: nothing is touched while a daemon runs.
@@ -192,6 +252,9 @@ func TestWipeDamaged(t *testing.T) {
 		"network and its cache": func(t *testing.T, env *testenv.Env, pod, _, _ string) {
 			garbage(t, filepath.Join(env.Root, "network", "attachments", pod+".json"))
 			remove(t, filepath.Join(env.Root, "network", "cache"))
+		},
+		"boot": func(t *testing.T, env *testenv.Env, _, _, _ string) {
+			garbage(t, filepath.Join(env.RunRoot, "boot_id"))
 		},
 		"store": func(t *testing.T, env *testenv.Env, _, _, _ string) {
 			garbage(t, filepath.Join(env.Root, "storage", "overlay-layers", "layers.json"))
