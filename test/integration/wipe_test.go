@@ -274,6 +274,55 @@ func TestWipeDamaged(t *testing.T) {
 	}
 }
 
+// TestWipeSandbox: gVisor's containers are no processes of the node.
+func TestWipeSandbox(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("damaged=%v", damaged), func(t *testing.T) {
+			withSandbox(t, func(t *testing.T, env *testenv.Env, pod string, config podSandboxConfig) {
+				env.Run(pod, env.ContainerConfig("main", "sleep 1000"), config)
+				env.Kill9()
+				if damaged {
+					if err := os.WriteFile(filepath.Join(env.RunRoot, "pods", pod, "pod.json"), nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				mustGantryd(t, env, "wipe", "--yes")
+				wiped(t, env, true)
+			})
+		})
+	}
+}
+
+// TestWipeKubeletCgroups: the cgroup that a pod was put into is the kubelet's and
+// stays; what is the pod's in it goes, damaged or not.
+func TestWipeKubeletCgroups(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("damaged=%v", damaged), func(t *testing.T) {
+			each(t, func(t *testing.T, env *testenv.Env) {
+				notForPeers(t)
+				env.Pull(testenv.Busybox)
+				config := env.PodConfig("pod")
+				config.Linux.CgroupParent = env.CgroupParent + "-kubelet/pod1"
+				pod := env.RunPod(config)
+				env.Run(pod, env.ContainerConfig("main", "sleep 1000"), config)
+				env.Kill9()
+				if damaged {
+					if err := os.WriteFile(filepath.Join(env.RunRoot, "pods", pod, "pod.json"), nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				mustGantryd(t, env, "wipe", "--yes")
+				wiped(t, env, true)
+				found, err := filepath.Glob("/sys/fs/cgroup/*" + config.Linux.CgroupParent + "/*" + pod + "*")
+				if err != nil || len(found) > 0 {
+					t.Errorf("the pod's cgroups are left: %v, %v", found, err)
+				}
+				env.RemoveCgroup(env.CgroupParent + "-kubelet")
+			})
+		})
+	}
+}
+
 // TestWipeWithoutRecords: the run root was removed by hand, and pods run on.
 func TestWipeWithoutRecords(t *testing.T) {
 	each(t, func(t *testing.T, env *testenv.Env) {
