@@ -22,9 +22,9 @@ import (
 
 // Bounds on the parts of a wipe, which ends though something hangs.
 const (
-	wipePod     = time.Minute      // to remove one pod, and as long again to do it by force
-	wipeRuntime = 20 * time.Second // one call of a runtime
-	wipeCNI     = 30 * time.Second // one DEL
+	wipePod     = 30 * time.Second // to remove one pod, and as long again to do it by force
+	wipeRuntime = 10 * time.Second // one call of a runtime
+	wipeCNI     = 20 * time.Second // one DEL
 	wipeStrays  = 10 * time.Second // the monitors of which there is no record
 )
 

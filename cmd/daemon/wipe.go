@@ -150,6 +150,7 @@ func (w *wiping) confirm() error {
 func (w *wiping) wipe(ctx context.Context, cfg config.Config, scope wipe.Scope) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
+	defer wipe.EndChildren()
 	d, left, err := assembleToEnd(ctx, cfg, w.loaded.LogLevel)
 	if err != nil {
 		return err

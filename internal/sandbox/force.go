@@ -19,7 +19,8 @@ import (
 
 // endByForce ends a pod of which nothing but the name is relied on: ids are
 // random and never used again, so a cgroup, a runtime's record or a writable
-// layer with such a name is the pod's. Its directory goes last.
+// layer with such a name is the pod's. Its directory goes last. Its network, but
+// for the namespace, is left alone.
 func (m *Manager) endByForce(ctx context.Context, pod id.Pod) error {
 	ids := append(m.containersIn(pod), id.Container(pod))
 	if err := m.killByName(ctx, pod, ids); err != nil {
@@ -27,9 +28,6 @@ func (m *Manager) endByForce(ctx context.Context, pod id.Pod) error {
 	}
 	if err := m.forgetByName(ctx, ids); err != nil {
 		return err
-	}
-	if err := m.opts.Network.Del(ctx, pod); err != nil {
-		m.log.Warn("network not given back", "pod", pod, "err", err) // its journal remains
 	}
 	dir := filepath.Join(m.podsDir(), string(pod))
 	if err := network.RemoveNetNS(m.NetNS(pod)); err != nil {
@@ -96,24 +94,34 @@ func namedAfter(name string, pod id.Pod, ids []id.Container) bool {
 	return false
 }
 
-// forgetByName lets every runtime forget the containers that it knows.
+// forgetByName lets every runtime forget the containers that it knows. The files
+// of one that does not are removed without it.
 func (m *Manager) forgetByName(ctx context.Context, ids []id.Container) error {
 	var errs []error
 	for _, rt := range m.runtimes() {
+		works := true
 		for _, ctr := range ids {
 			known, err := filepath.Glob(filepath.Join(rt.Root(), string(ctr)+"*"))
 			if err != nil || len(known) == 0 {
 				continue
 			}
-			limited, cancel := context.WithTimeout(ctx, m.opts.RuntimeTimeout)
-			if err := rt.Delete(limited, string(ctr), true); err != nil {
-				m.log.Warn("a runtime does not forget a container of which nothing runs; its files are removed", "container", ctr, "err", err)
+			if works = works && m.forgets(ctx, rt, ctr); !works {
 				errs = append(errs, oci.Forget(rt.Root(), string(ctr)))
 			}
-			cancel()
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// forgets reports whether a runtime could forget a container of which nothing runs.
+func (m *Manager) forgets(ctx context.Context, rt *oci.Runtime, ctr id.Container) bool {
+	ctx, cancel := context.WithTimeout(ctx, m.opts.RuntimeTimeout)
+	defer cancel()
+	err := rt.Delete(ctx, string(ctr), true)
+	if err != nil {
+		m.log.Warn("a runtime does not forget a container of which nothing runs; its files are removed", "container", ctr, "err", err)
+	}
+	return err == nil
 }
 
 // runtimes are those of the configuration, and those that recovered pods were

@@ -47,10 +47,15 @@ func (m *Manager) RemoveAll(ctx context.Context, limit time.Duration) []error {
 		g.Go(func() error {
 			limited, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
-			if err := m.endByForce(limited, id.Pod(e.Name())); err != nil {
+			pod := id.Pod(e.Name())
+			why := tried[pod]
+			if why == nil { // else DEL has been asked for already
+				m.giveBack(limited, pod)
+			}
+			if err := m.endByForce(limited, pod); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				errs = append(errs, fmt.Errorf("pod %s: %w", e.Name(), errors.Join(tried[id.Pod(e.Name())], err)))
+				errs = append(errs, fmt.Errorf("pod %s: %w", pod, errors.Join(why, err)))
 			}
 			return nil
 		})
@@ -69,6 +74,14 @@ func (m *Manager) RemoveCgroups(ctx context.Context) error {
 		return nil
 	}
 	return cgroup.RemoveEmpty(ctx, m.opts.Node, m.opts.CgroupParent, id.Valid)
+}
+
+// giveBack gives a pod's network back while its namespace is there. If that
+// fails, its journal remains.
+func (m *Manager) giveBack(ctx context.Context, pod id.Pod) {
+	if err := m.opts.Network.Del(ctx, pod); err != nil {
+		m.log.Warn("network not given back", "pod", pod, "err", err)
+	}
 }
 
 // removeListed removes the pods that can be listed, and returns why it could not

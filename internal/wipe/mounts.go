@@ -46,17 +46,21 @@ func (s Scope) foreignMounts() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []string
+	var places, found []string
+	for _, place := range s.Places() {
+		places = append(places, resolved(place))
+	}
 	for _, m := range parseMounts(string(text)) {
-		if !s.own(m) && slices.ContainsFunc(s.Places(), func(place string) bool { return below(m.at, resolved(place)) }) {
+		if !s.own(m) && slices.ContainsFunc(places, func(place string) bool { return below(m.at, place) }) {
 			found = append(found, m.at)
 		}
 	}
 	return found, nil
 }
 
-// unmountOwn unmounts what is left of Gantry's own mounts, the latest first.
-func (s Scope) unmountOwn() []error {
+// unmountOwn unmounts what is left of Gantry's own mounts, the latest first, but
+// not those below keep.
+func (s Scope) unmountOwn(keep string) []error {
 	text, err := os.ReadFile(mountinfo)
 	if err != nil {
 		return []error{err}
@@ -65,7 +69,7 @@ func (s Scope) unmountOwn() []error {
 	mounts := parseMounts(string(text))
 	slices.Reverse(mounts)
 	for _, m := range mounts {
-		if !s.own(m) || !below(m.at, resolved(s.Root)) && !below(m.at, resolved(s.RunRoot)) {
+		if !s.own(m) || keep != "" && below(m.at, resolved(keep)) || !below(m.at, resolved(s.Root)) && !below(m.at, resolved(s.RunRoot)) {
 			continue
 		}
 		err := unix.Unmount(m.at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)

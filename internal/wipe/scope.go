@@ -112,11 +112,14 @@ func (s Scope) Remove(o Outcome) (notes []string, errs []error) {
 	if !o.Pods {
 		return []string{"the records and the images stay: pods are left that need them"}, nil
 	}
-	keep := func(place string) bool {
-		return !o.Networks && place == filepath.Join(s.Root, "network") ||
-			!o.Images && !s.Images && place == filepath.Join(s.RunRoot, "naming")
+	journal := "" // and the namespaces that are kept with it
+	if !o.Networks {
+		journal = filepath.Join(s.Root, "network")
 	}
-	errs = append(errs, s.unmountOwn()...)
+	keep := func(place string) bool {
+		return place == journal || !o.Images && !s.Images && place == filepath.Join(s.RunRoot, "naming")
+	}
+	errs = append(errs, s.unmountOwn(journal)...)
 	for _, place := range s.Places() {
 		if filepath.Base(place) == lockFile || keep(place) {
 			continue

@@ -255,6 +255,24 @@ func TestScopeLinks(t *testing.T) {
 	wantGone(t, s.Root+"/containers")
 }
 
+// TestEndChildren: what was started and given up is ended, with its group.
+func TestEndChildren(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 1000 & sleep 1000")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	EndChildren()
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Error("it runs on")
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+	}
+}
+
 func TestParseMounts(t *testing.T) {
 	got := parseMounts("36 35 98:0 / /a\\040b rw,noatime master:1 - ext4 /dev/root rw\nnonsense\n37 36 0:4 net:[1] /run/netns rw - nsfs nsfs rw\n")
 	want := []mount{{"/a b", "ext4"}, {"/run/netns", "nsfs"}}

@@ -192,6 +192,9 @@ fi
 				t.Errorf("left %s", left)
 			}
 		}
+		if kept := mountsBelow(t, filepath.Join(env.Root, "network")); len(kept) != 1 {
+			t.Errorf("of the namespaces that a DEL needs there are %v", kept)
+		}
 		if err := os.Remove(hang); err != nil {
 			t.Fatal(err)
 		}
@@ -207,20 +210,33 @@ func TestWipeMissingRuntime(t *testing.T) {
 		binary := filepath.Join(env.Dir, "runtime")
 		copyFile(t, testenv.Program(t, env.RuntimeName), binary)
 		configure(t, env, "[runtimes.other]\npath = \""+binary+"\"\n")
-		env.Kill9()
-		env.StartDaemon()
 		env.Pull(testenv.Busybox)
 		config := env.PodConfig("pod")
-		resp, err := env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: "other"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		env.Run(resp.PodSandboxId, env.ContainerConfig("main", "sleep 1000"), config)
+		env.Run(runWith(t, env, config, "other"), env.ContainerConfig("main", "sleep 1000"), config)
 		env.Kill9()
 		if err := os.Remove(binary); err != nil {
 			t.Fatal(err)
 		}
 		mustGantryd(t, env, "wipe", "--yes")
+		wiped(t, env, true)
+	})
+}
+
+// TestWipeHungRuntime: the runtime can't delete anything any more.
+func TestWipeHungRuntime(t *testing.T) {
+	eachWith(t, testenv.Options{Config: `runtime_timeout = "3s"`}, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		hang := filepath.Join(env.Dir, "hang")
+		binary := script(t, env.Dir, "sometimes", fmt.Sprintf(`case " $* " in *" delete "*) [ ! -e %s ] || sleep 1000 ;; esac
+exec %s "$@"
+`, hang, testenv.Program(t, env.RuntimeName)))
+		configure(t, env, "[runtimes.sometimes]\npath = \""+binary+"\"\n")
+		env.Pull(testenv.Busybox)
+		config := env.PodConfig("pod")
+		env.Run(runWith(t, env, config, "sometimes"), env.ContainerConfig("main", "sleep 1000"), config)
+		env.Kill9()
+		touch(t, hang)
+		prompt(t, "a wipe with a runtime that hangs", time.Minute, func() { mustGantryd(t, env, "wipe", "--yes") })
 		wiped(t, env, true)
 	})
 }
