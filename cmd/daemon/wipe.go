@@ -150,7 +150,6 @@ func (w *wiping) confirm() error {
 func (w *wiping) wipe(ctx context.Context, cfg config.Config, scope wipe.Scope) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	defer wipe.EndChildren()
 	d, left, err := assembleToEnd(ctx, cfg, w.loaded.LogLevel)
 	if err != nil {
 		return err
@@ -165,6 +164,8 @@ func (w *wiping) wipe(ctx context.Context, cfg config.Config, scope wipe.Scope) 
 	done.Pods, done.Networks = len(pods) == 0, len(offline) == 0
 	left = slices.Concat(left, pods, offline)
 	scope.RuntimeRoots = append(scope.RuntimeRoots, d.pods.RuntimeRoots()...)
+	d.pods.EndRuntimes()
+	wipe.EndChildren()
 	if err := d.closeOpen(); err != nil {
 		left = append(left, err)
 	}

@@ -122,6 +122,14 @@ func waitAtMost(ctx context.Context, g *sync.WaitGroup, limit time.Duration) {
 	}
 }
 
+// EndRuntimes keeps the runtimes from being run again: an operation that RemoveAll
+// has given up would go on, and have them make their directories anew.
+func (m *Manager) EndRuntimes() {
+	for _, rt := range m.runtimes() {
+		rt.End()
+	}
+}
+
 // RuntimeRoots are the directories in which the runtimes keep their state: those
 // of the configuration, and after Recover those of pods made with others.
 func (m *Manager) RuntimeRoots() []string {

@@ -9,7 +9,7 @@ import (
 
 // EndChildren kills what this process has started and given up: commands of
 // runtimes that hang. They lead process groups of their own, and would outlive
-// it. Whoever waits for one may start another, so it looks for a moment longer.
+// it. One may be about to start, so it looks for a moment longer.
 func EndChildren() {
 	const quiet, atMost = 50 * time.Millisecond, time.Second
 	self := os.Getpid()
