@@ -83,7 +83,7 @@ func survey(ctx context.Context, loaded *config.Loaded, log *slog.Logger) (g gro
 	if g.runtimes, err = openRuntimes(ctx, g.cfg.Runtimes, opened{}, log); err != nil {
 		return g, err
 	}
-	if g.programs, err = programs.Install(filepath.Join(g.cfg.Root, "bin")); err != nil {
+	if g.programs, err = programs.Install(binDir(g.cfg)); err != nil {
 		return g, fmt.Errorf("install the monitor and pause: %w", err)
 	}
 	g.labels = selinux.Real(g.facts.SELinux)
@@ -117,7 +117,9 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger, leve
 		return nil, err
 	}
 	d.containers = container.NewManager(d.containerEnvironment(g))
-	d.pods = sandbox.New(d.podOptions(g))
+	podOptions := d.podOptions(g)
+	podOptions.NoUserNamespaces = probeUserNamespaces(g.programs, d.storage)
+	d.pods = sandbox.New(podOptions)
 	if d.streams, err = openStreams(g.cfg, server.Backend{Pods: d.pods, Containers: d.containers}, log); err != nil {
 		return nil, err
 	}
@@ -142,16 +144,28 @@ func assemble(ctx context.Context, loaded *config.Loaded, log *slog.Logger, leve
 // open opens what must be closed again.
 func (d *daemon) open(g ground) (err error) {
 	storage.ForwardLibraryLogs(g.log)
-	d.storage, err = storage.Open(storage.Options{Root: g.cfg.Root, RunRoot: g.cfg.RunRoot, Log: g.log, UsagePeriod: g.cfg.StatsCollectionPeriod, SELinux: g.labels.Layers()})
+	d.storage, err = storage.Open(storageOptions(g))
 	if err != nil {
 		return err
 	}
 	if d.images, err = image.New(imageOptions(g.cfg, d.storage, g.log)); err != nil {
 		return err
 	}
-	d.network, err = network.New(network.Options{Settings: g.settings.network, StateDir: filepath.Join(g.cfg.Root, "network"), Log: g.log})
+	d.network, err = network.New(networkOptions(g))
 	return err
 }
+
+func storageOptions(g ground) storage.Options {
+	return storage.Options{Root: g.cfg.Root, RunRoot: g.cfg.RunRoot, Log: g.log, UsagePeriod: g.cfg.StatsCollectionPeriod, SELinux: g.labels.Layers()}
+}
+
+func networkOptions(g ground) network.Options {
+	return network.Options{Settings: g.settings.network, StateDir: networkDir(g.cfg), Log: g.log}
+}
+
+func binDir(cfg config.Config) string { return filepath.Join(cfg.Root, "bin") }
+
+func networkDir(cfg config.Config) string { return filepath.Join(cfg.Root, "network") }
 
 // closeOpen closes what is open, in the reverse order.
 func (d *daemon) closeOpen() error {
@@ -189,22 +203,21 @@ func (d *daemon) containerEnvironment(g ground) *container.Environment {
 
 func (d *daemon) podOptions(g ground) sandbox.Options {
 	return sandbox.Options{
-		RunRoot:          g.cfg.RunRoot,
-		Programs:         g.programs,
-		Node:             g.facts,
-		Network:          d.network,
-		Containers:       d.containers,
-		Storage:          d.storage,
-		Settings:         g.settings.pods,
-		Cgroups:          g.cgroups,
-		Systemd:          d.systemd,
-		CgroupParent:     g.cfg.CgroupParent,
-		FindImage:        d.findImage,
-		AppArmorDefault:  g.cfg.AppArmorProfile,
-		AppArmor:         d.apparmor,
-		SELinux:          g.labels,
-		Log:              g.log,
-		NoUserNamespaces: probeUserNamespaces(g.programs, d.storage),
+		RunRoot:         g.cfg.RunRoot,
+		Programs:        g.programs,
+		Node:            g.facts,
+		Network:         d.network,
+		Containers:      d.containers,
+		Storage:         d.storage,
+		Settings:        g.settings.pods,
+		Cgroups:         g.cgroups,
+		Systemd:         d.systemd,
+		CgroupParent:    g.cfg.CgroupParent,
+		FindImage:       d.findImage,
+		AppArmorDefault: g.cfg.AppArmorProfile,
+		AppArmor:        d.apparmor,
+		SELinux:         g.labels,
+		Log:             g.log,
 	}
 }
 

@@ -31,16 +31,34 @@ func (l *instanceLock) add(dir string) error {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "gantryd.lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	for {
+		f, err := os.OpenFile(filepath.Join(dir, "gantryd.lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := flock(f); err != nil {
+			err = errors.Join(err, f.Close())
+			return fmt.Errorf("another gantryd works in %s: %w", dir, err)
+		}
+		if isAt(f, f.Name()) {
+			l.files = append(l.files, f)
+			return nil
+		}
+		// gantryd wipe removed the file while it was waited for.
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+}
+
+// isAt reports whether the open file is the one that has the name.
+func isAt(f *os.File, name string) bool {
+	held, err := f.Stat()
 	if err != nil {
-		return err
+		return false
 	}
-	if err := flock(f); err != nil {
-		err = errors.Join(err, f.Close())
-		return fmt.Errorf("another gantryd works in %s: %w", dir, err)
-	}
-	l.files = append(l.files, f)
-	return nil
+	named, err := os.Stat(name)
+	return err == nil && os.SameFile(held, named)
 }
 
 // lockPatience is how long a lock is waited for: a daemon that was killed while

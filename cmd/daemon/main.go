@@ -49,7 +49,7 @@ configuration again; gantryd status tells what became of that.`,
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
 		return serve(cmd.Context(), flags)
 	}
-	root.AddCommand(configCommand(flags), imagesCommand(flags), statusCommand(flags), versionCommand())
+	root.AddCommand(configCommand(flags), imagesCommand(flags), statusCommand(flags), checkCommand(flags), wipeCommand(flags), versionCommand())
 	root.AddCommand(extraCommands()...)
 	return root
 }

@@ -30,6 +30,7 @@ type attachment struct {
 	// These are the turn holder's.
 	former bool        // the record is a former daemon's, and nothing was done about it yet
 	failed int         // DELs that failed in a row
+	why    error       // of the last of them
 	retry  *time.Timer // of a doomed attachment
 }
 
@@ -96,7 +97,7 @@ func retryDelay(failed int) time.Duration {
 // doom notes that a DEL has failed and arranges for the next. The pod's
 // namespace is kept for it, since the pod's owner won't: some plugins find what
 // to undo only there. The caller holds the turn.
-func (m *Manager) doom(a *attachment) error {
+func (m *Manager) doom(a *attachment, why error) error {
 	r := *a.rec.Load()
 	r.Doomed = true
 	if kept := m.journal.netns(a.pod); r.NetNS != kept && keepNetNS(r.NetNS, kept) {
@@ -104,6 +105,7 @@ func (m *Manager) doom(a *attachment) error {
 	}
 	a.rec.Store(&r)
 	a.failed++
+	a.why = why
 	a.retry = time.AfterFunc(retryDelay(a.failed), func() { m.retryDel(a.pod) })
 	return m.journal.write(&r)
 }

@@ -182,3 +182,20 @@ func missingPlugins(n *configured, binDirs []string) error {
 	}
 	return nil
 }
+
+// Found is what a directory of configurations has for new pods.
+type Found struct {
+	Name, File string   // of the network; "" if there is none
+	Problems   []string // files that can't be used, each with its reason
+	Err        error    // why no pod can be attached, as far as files tell
+}
+
+// Look reads a directory of configurations once, and looks for the plugins.
+func Look(confDir string, binDirs []string) Found {
+	s := scanDir(confDir, binDirs)
+	f := Found{Problems: s.problems, Err: s.unusable}
+	if s.network != nil {
+		f.Name, f.File = s.network.list.Name, filepath.Join(confDir, s.network.file)
+	}
+	return f
+}

@@ -48,10 +48,11 @@ func (m *Manager) detach(ctx context.Context, a *attachment) error {
 	a.former = false
 	r := a.rec.Load()
 	if err := m.runDel(ctx, r); err != nil {
-		return errors.Join(fmt.Errorf("network %q: %w", r.Network, err), m.doom(a))
+		err = fmt.Errorf("network %q: %w", r.Network, err)
+		return errors.Join(err, m.doom(a, err))
 	}
 	if err := m.journal.remove(a.pod); err != nil {
-		return errors.Join(err, m.doom(a))
+		return errors.Join(err, m.doom(a, err))
 	}
 	a.rec.Store(nil)
 	return nil

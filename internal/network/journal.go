@@ -89,9 +89,11 @@ type journal struct {
 }
 
 func newJournal(stateDir string) (journal, error) {
-	j := journal{filepath.Join(stateDir, "attachments"), filepath.Join(stateDir, "damaged")}
+	j := journal{journalDir(stateDir), filepath.Join(stateDir, "damaged")}
 	return j, os.MkdirAll(j.dir, 0o700)
 }
+
+func journalDir(stateDir string) string { return filepath.Join(stateDir, "attachments") }
 
 const recordExt = ".json"
 
@@ -193,4 +195,13 @@ func (j journal) sweep(known func(id.Pod) bool) error {
 		errs = append(errs, RemoveNetNS(filepath.Join(j.dir, e.Name()))) // mount or plain file alike
 	}
 	return errors.Join(errs...)
+}
+
+// RecordCount tells how many attachments are journalled below a state directory.
+func RecordCount(stateDir string) int {
+	found, err := filepath.Glob(filepath.Join(journalDir(stateDir), "*"+recordExt))
+	if err != nil {
+		return 0
+	}
+	return len(found)
 }

@@ -33,6 +33,8 @@ type Runtime struct {
 	path  atomic.Pointer[string] // of the binary; "" until it is found in PATH
 	known atomic.Pointer[known]  // never nil
 
+	ended atomic.Bool // see End
+
 	mu      sync.Mutex // guards probing
 	probing *probing   // nil while no probe is under way
 }
@@ -77,6 +79,10 @@ func runtimeEnv(environ []string) []string {
 		return name == "NOTIFY_SOCKET" || name == "WATCHDOG_PID" || name == "WATCHDOG_USEC" || strings.HasPrefix(name, "LISTEN_")
 	})
 }
+
+// End keeps the runtime from running any further command, for good: those that
+// are asked for fail. What runs already is left to who waits for it.
+func (r *Runtime) End() { r.ended.Store(true) }
 
 // Handler is the name that the CRI knows the runtime by.
 func (r *Runtime) Handler() string { return r.handler }

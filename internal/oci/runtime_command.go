@@ -34,6 +34,9 @@ func (r *Runtime) command(ctx context.Context, args ...string) ([]byte, error) {
 // kind is Timeout when the deadline (commandTimeout without one) passed, and the
 // command and all that it started have been killed then.
 func (r *Runtime) run(ctx context.Context, argv, args []string) ([]byte, error) {
+	if r.ended.Load() {
+		return nil, fmt.Errorf("%s: runtime %s is not used any more", args[0], r.handler)
+	}
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	cmd := exec.Command(argv[0], argv[1:]...)

@@ -130,3 +130,10 @@ func parseSemver(version string) ([3]int, error) {
 	}
 	return out, nil
 }
+
+// ParseVersion reads what a runtime's --version prints: what it calls itself and
+// its version. Both are "" if it says neither.
+func ParseVersion(text string) (name, version string) {
+	p := parseVersion(text)
+	return p.name, p.version
+}

@@ -460,3 +460,17 @@ func TestTail(t *testing.T) {
 		t.Error(n, err, b.over, b.String())
 	}
 }
+
+func TestEndedRuntimeRunsNothing(t *testing.T) {
+	r, err := NewRuntime(context.Background(), "x", "/bin/true", t.TempDir(), RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.command(context.Background(), "list"); err != nil {
+		t.Errorf("before its end: %v", err)
+	}
+	r.End()
+	if _, err := r.command(context.Background(), "list"); err == nil || !strings.Contains(err.Error(), "not used any more") {
+		t.Errorf("after its end: %v", err)
+	}
+}

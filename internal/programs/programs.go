@@ -107,3 +107,22 @@ func isProgram(path string, body []byte) (bool, error) {
 	have, err := os.ReadFile(path)
 	return bytes.Equal(have, body), err
 }
+
+// Verify returns what is wrong with the programs that Install has written to
+// dir. It changes nothing.
+func Verify(dir string) error {
+	var errs []error
+	for path, body := range map[string][]byte{
+		contentName("gantry-monitor", monitor):   monitor,
+		contentName("gantry-execwait", execwait): execwait,
+		contentName("gantry-standin", standin):   standin,
+		filepath.Join("pause-rootfs", PauseArg):  pause,
+	} {
+		whole, err := isProgram(filepath.Join(dir, path), body)
+		if err == nil && !whole {
+			err = fmt.Errorf("%s is missing, or not what this gantryd has", filepath.Join(dir, path))
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -37,5 +38,25 @@ func TestInstallIsIdempotentAndRepairs(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(first.PauseRootFS, "*.tmp-*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	dir := t.TempDir()
+	if err := Verify(dir); err == nil || !strings.Contains(err.Error(), "gantry-monitor-") {
+		t.Errorf("nothing installed: %v", err)
+	}
+	paths, err := Install(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Verify(dir); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(paths.StandIn, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Verify(dir); err == nil || !strings.Contains(err.Error(), paths.StandIn) {
+		t.Errorf("one damaged: %v", err)
 	}
 }

@@ -101,6 +101,8 @@ type Manager struct {
 
 	events *events.Hub[Event]
 	pins   pins
+	// undoing are the pods that Recover has found half made.
+	undoing sync.WaitGroup
 	// monitorNode is the node as far as monitors' cgroups are concerned.
 	monitorNode node.Facts
 	damaged     quarantine // what Recover could not read

@@ -118,7 +118,7 @@ func (m *Manager) recoverPod(ctx context.Context, name string) error {
 	var ph phase
 	err = statefile.Read(filepath.Join(dir, stateFile), stateVer, &ph)
 	if errors.Is(err, fs.ErrNotExist) {
-		go m.undoInterrupted(p)
+		m.undoing.Go(func() { m.undoInterrupted(p) })
 		return nil
 	}
 	if err != nil {

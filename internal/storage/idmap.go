@@ -65,3 +65,31 @@ func probeIDMap(dir string, namespace *os.File, root uint32) error {
 	}
 	return nil
 }
+
+// ProbeOverlay finds out whether an overlay whose layers are in dir can be
+// mounted and written to. What it mounts no other thread sees, and it leaves
+// nothing in dir; killed, an empty directory .gantry-probe-*.
+func ProbeOverlay(dir string) (err error) {
+	in, err := os.MkdirTemp(dir, ".gantry-probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(in)) }()
+	for _, name := range []string{"lower", "lower/file", "upper", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(in, name), 0o755); err != nil {
+			return err
+		}
+	}
+	return inPrivateMounts(func() error {
+		if err := unix.Chdir(in); err != nil { // the thread's own, as its mounts are
+			return err
+		}
+		if err := unix.Mount("overlay", "merged", "overlay", 0, "lowerdir=lower,upperdir=upper,workdir=work"); err != nil {
+			return fmt.Errorf("mount: %w", err)
+		}
+		if err := unix.Rmdir("merged/file"); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		return nil
+	})
+}

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -253,4 +254,18 @@ func (s *Store) layerIDs() map[string]bool {
 		ids[l.ID] = true
 	}
 	return ids
+}
+
+// ImageCount tells how many images a store that nobody has open holds, by the
+// library's records; those that can't be read count as none.
+func ImageCount(root string) int {
+	text, err := os.ReadFile(filepath.Join(root, "storage", "overlay-images", "images.json"))
+	if err != nil {
+		return 0
+	}
+	var images []json.RawMessage
+	if json.Unmarshal(text, &images) != nil {
+		return 0
+	}
+	return len(images)
 }

@@ -192,3 +192,10 @@ func is(err error, name string) bool {
 	var e dbus.Error
 	return errors.As(err, &e) && e.Name == name
 }
+
+// Reach returns nil if systemd answers. The kinds of the error are those of
+// every operation: Unavailable, or Timeout.
+func (c *Client) Reach(ctx context.Context) error {
+	// A session begins with a call of the manager's.
+	return c.do(ctx, "reach", "the manager", func(context.Context, *session) error { return nil })
+}

@@ -51,7 +51,10 @@ var table = map[string]rule{
 	"internal/systemd":   {nil, "it asks for units by their names; what they are for is its caller's"},
 	"internal/config":    {nil, "parsing has no side effects and no dependencies"},
 	"internal/stats":     {[]string{"internal/node"}, "it reads counters; whose they are is handed to it"},
-	"internal/node":      {nil, "facts are probed once and passed as a value"},
+	"internal/check": {[]string{"internal/config", "internal/cgroup", "internal/network", "internal/node", "internal/oci", "internal/programs", "internal/selinux", "internal/storage", "internal/systemd"},
+		"it looks at the node as those would that use it, without them"},
+	"internal/wipe": {nil, "it removes files; that their pods have ended is seen to by its caller"},
+	"internal/node": {nil, "facts are probed once and passed as a value"},
 
 	"internal/flight":    {nil, "foundation"},
 	"internal/index":     {nil, "foundation"},

@@ -79,3 +79,12 @@ func (e *Env) settle(limit time.Duration, look func() []string) []string {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
+
+// CheckNothingLeft fails the test for each thing of the environment that is on
+// the machine, images and places that last aside. No daemon runs any more.
+func (e *Env) CheckNothingLeft() {
+	e.t.Helper()
+	for _, leak := range e.settle(5*time.Second, func() []string { return e.state().added(nil) }) {
+		e.t.Errorf("left %s", leak)
+	}
+}

@@ -221,6 +221,13 @@ purged() {
 	say "after a purge nothing is left${wiped:+ (by gantryd wipe)}"
 }
 
+# checked has gantryd look at the node itself.
+checked() {
+	gantryd check >/tmp/check || fail "gantryd check: $(cat /tmp/check)"
+	grep -q "^ok  *cgroup-manager  *$1" /tmp/check || fail "gantryd check, of the cgroup manager $1: $(cat /tmp/check)"
+	grep -q '^ok  *confinement  *AppArmor' /tmp/check || fail "gantryd check, of AppArmor: $(cat /tmp/check)"
+}
+
 # life has a node with this cgroup manager from an installation to a purge.
 life() {
 	say "cgroup manager $1"
@@ -234,6 +241,7 @@ life() {
 	say "installed, and active by itself: $(gantryd --version)"
 	[ -n "${registry:-}" ] || node
 	eventually ready
+	checked "$1"
 	run_pod
 	say "a pod runs: $(cat "/proc/${before##* }/attr/current"), $(tail -n 1 "/proc/${before##* }/cgroup")"
 	grep -q '^gantry-default (enforce)' "/proc/${before##* }/attr/current" || fail "the container is not confined by AppArmor"
