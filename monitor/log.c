@@ -56,7 +56,6 @@ void log_begin(struct log_batch *b, struct log_time *clock, const struct timespe
 	b->len = 0;
 	b->last = 0;
 	b->closers = 0;
-	b->ending = false;
 	b->force = false;
 	b->tap = NULL;
 }
@@ -86,7 +85,7 @@ static void drop(struct log_batch *b, size_t kept)
 		lost -= b->closers;
 	else
 		b->stream->open_on_disk = b->buf[logfile_last(b->buf, kept) + TAG_AT] == 'P';
-	b->sink->lost += lost - b->ending;
+	b->sink->lost += lost;
 	b->stream->torn = b->stream->open_on_disk;
 }
 
@@ -114,7 +113,6 @@ void log_flush(struct log_batch *b)
 	}
 	b->len = 0;
 	b->closers = 0;
-	b->ending = false;
 }
 
 static void put_record(struct log_batch *b, char tag, const char *data, size_t len)
@@ -171,16 +169,12 @@ void log_partial(struct log_batch *b, const char *data, size_t len)
 
 void log_end(struct log_batch *b, const char *data, size_t len)
 {
-	/* One empty record closes a line, be it torn or just open. */
-	bool close_torn = b->stream->torn && b->len == 0 && len == 0;
-
 	b->force = true;
-	if (close_torn) {
+	if (len > 0) {
+		add_record(b, 'P', data, len);
+	} else if (b->stream->torn && b->len == 0) {
 		put_record(b, 'F', "", 0);
 		b->closers = 1;
 		b->stream->open = false;
-	} else if (len > 0 || b->stream->open) {
-		add_record(b, 'F', data, len);
-		b->ending = true;
 	}
 }

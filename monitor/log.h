@@ -4,7 +4,8 @@
  *   <RFC 3339 time, 9 digits, UTC> stdout|stderr F|P <bytes>\n
  *
  * P is a part of a line whose rest follows in later records of the same
- * stream, F is a whole line or the last part of one. A record holds at most
+ * stream, or the last line of one that ends without a newline; F is a whole
+ * line or the last part of one. A record holds at most
  * LOG_CHUNK bytes of the line. Output bytes are written as they are.
  *
  * A disk that is full (or fails) neither blocks nor ends the container: the
@@ -63,7 +64,6 @@ struct log_batch {
 	size_t last; /* where the last record in buf starts */
 	uint64_t now_ms;
 	unsigned closers; /* records at the front that the container did not write */
-	bool ending;	  /* the last newline in buf is not the container's */
 	bool force;	  /* write even while a failing disk is left alone */
 	/* Sees the records before they are written, but for those that the
 	 * container did not write. NULL: nobody. Set it after log_begin. */
@@ -94,7 +94,8 @@ size_t log_lines(struct log_batch *b, const char *data, size_t len);
 /* Adds the rest of a line, before its end is known. */
 void log_partial(struct log_batch *b, const char *data, size_t len);
 
-/* Adds the rest of the stream (len may be 0) and closes its last line. */
+/* Adds the rest of the stream (len may be 0). A last line without a newline
+ * stays open: readers add a newline to an F record only. */
 void log_end(struct log_batch *b, const char *data, size_t len);
 
 /* Writes what was added. */

@@ -94,11 +94,11 @@ func testJob(t *testing.T, n *node) {
 `)
 	n.add(t, "bad", `
   restartPolicy: Never
-  containers: [{name: main, image: busybox, command: [sh, -c, 'exit 7']}]
+  containers: [{name: main, image: busybox, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'printf why; exit 7']}]
 `)
 	n.untilPhase(t, "good", "Succeeded")
 	p := n.untilPhase(t, "bad", "Failed")
-	if s := p.container("main").State.Terminated; s == nil || s.ExitCode != 7 || s.Reason != "Error" {
+	if s := p.container("main").State.Terminated; s == nil || s.ExitCode != 7 || s.Reason != "Error" || s.Message != "why" {
 		t.Errorf("it ended with %+v", s)
 	}
 	n.untilLog(t, "good", "main", "done\n")

@@ -32,8 +32,8 @@ type containerState struct {
 	Waiting    *struct{ Reason, Message string }
 	Running    *struct{ StartedAt string }
 	Terminated *struct {
-		ExitCode                      int
-		Reason, StartedAt, FinishedAt string
+		ExitCode                               int
+		Reason, Message, StartedAt, FinishedAt string
 	}
 }
 
