@@ -35,6 +35,7 @@ type details struct {
 	limit, swapLimit  uint64 // bytes; 0 is none
 	reservation, peak uint64 // bytes
 	failures          uint64 // allocations that met the limit
+	slowed            uint64 // times that its use was above memory.high; 0 on version 1
 	oomKills          uint64
 	io                []blockIO
 }
@@ -183,6 +184,8 @@ func (c *Collector) readEvents(g *group, d *details, s *scratch) {
 		switch string(key) {
 		case "oom_kill":
 			d.oomKills = n
+		case "high":
+			d.slowed = n
 		case "max": // version 2's place for failures
 			d.failures = n
 		}

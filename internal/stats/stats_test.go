@@ -57,7 +57,7 @@ func filesV2() map[string]string {
 		"p/c/memory.swap.current": "300\n",
 		"p/c/memory.swap.max":     "1000\n",
 		"p/c/memory.stat":         "anon 4000\nfile 5000\nkernel 600\nfile_mapped 70\nactive_file 2000\ninactive_file 3000\npgfault 80\npgmajfault 9\n",
-		"p/c/memory.events":       "low 0\nhigh 0\nmax 11\noom 3\noom_kill 2\n",
+		"p/c/memory.events":       "low 0\nhigh 6\nmax 11\noom 3\noom_kill 2\n",
 		"p/c/memory.pressure":     psi,
 		"p/c/io.pressure":         psi,
 		"p/c/io.stat":             "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n8:16 rbytes=512 wbytes=0 rios=1 wios=0\n",
@@ -312,9 +312,9 @@ func TestDetails(t *testing.T) {
 		if d == nil {
 			t.Fatal("gone")
 		}
-		swap := uint64(1000)
+		swap, slowed := uint64(1000), uint64(6)
 		if !c.opts.Node.CgroupV2 {
-			swap = 21000 // of both
+			swap, slowed = 21000, 0 // of both; unknown
 		}
 		for _, n := range []struct {
 			what      string
@@ -323,7 +323,7 @@ func TestDetails(t *testing.T) {
 			{"processes", d.processes, 3}, {"threads", d.threads, 5}, {"threads max", d.threadsMax, 0},
 			{"user", d.user, 3e9}, {"system", d.system, 2e9}, {"periods", d.periods, 7}, {"throttled", d.throttled, 2}, {"throttled time", d.throttledTime, 4e9},
 			{"period", d.period, 100000}, {"quota", d.quota, 50000}, {"shares", d.shares, 500}, {"limit", d.limit, 20000}, {"swap limit", d.swapLimit, swap},
-			{"reservation", d.reservation, 0}, {"peak", d.peak, 15000}, {"failures", d.failures, 11}, {"OOM kills", d.oomKills, 2},
+			{"reservation", d.reservation, 0}, {"peak", d.peak, 15000}, {"failures", d.failures, 11}, {"slowed", d.slowed, slowed}, {"OOM kills", d.oomKills, 2},
 		} {
 			equal(t, n.what, n.got, n.want)
 		}

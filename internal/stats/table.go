@@ -103,6 +103,10 @@ func memoryFamilies() []family {
 			sampled(func(d *details) uint64 { return d.peak }), ofContainer},
 		{"container_memory_failcnt", "How often the memory limit was met.", counter, nil,
 			sampled(func(d *details) uint64 { return d.failures }), ofContainer},
+		{"container_memory_events_high_total", "How often the container was slowed down for its use above memory.high; version 1 has none.", counter, nil,
+			sampled(func(d *details) uint64 { return d.slowed }), ofContainer},
+		{"container_memory_events_max_total", "How often the memory limit was met.", counter, nil,
+			sampled(func(d *details) uint64 { return d.failures }), ofContainer},
 		{"container_oom_events_total", "Processes killed for want of memory.", counter, nil,
 			sampled(func(d *details) uint64 { return d.oomKills }), ofContainer},
 	}

@@ -103,7 +103,7 @@ func buildOnce(ctx context.Context, cache string, set Set) (string, error) {
 	}
 	if set == Conformance {
 		in.agnhost = agnhost(cache)
-		if in.tools, err = debs(ctx, "curl", "bash"); err != nil {
+		if in.tools, err = debs(ctx, "curl", "bash", "libtinfo6"); err != nil {
 			return "", err
 		}
 	}

@@ -103,6 +103,9 @@ func agnhostTree(ctx context.Context, in inputs) (*Tree, error) {
 	}
 	t.File("agnhost", 0o755, program)
 	t.Symlink("agnhost-2", "agnhost")
+	if _, ok := t.entries["usr/bin/bash"]; ok {
+		t.Symlink("bin/bash", "/usr/bin/bash")
+	}
 	t.Dir("uploads", 0o755)
 	certificate, key, err := newCertificate()
 	if err != nil {
