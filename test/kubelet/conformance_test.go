@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,11 @@ func TestNodeConformance(t *testing.T) {
 			specs := n.runSuite(skips)
 			n.clear()
 			critest.Judge(t, skips, specs)
+			for _, skip := range skips {
+				if !slices.ContainsFunc(specs, func(s critest.Spec) bool { return skip.Pattern.MatchString(s.Name) }) {
+					t.Errorf("the skip list's %q (%s) matches no spec", skip.Pattern, skip.Reason)
+				}
+			}
 		})
 	}
 }
