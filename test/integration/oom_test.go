@@ -101,7 +101,7 @@ func TestOOMOfThePodsLimit(t *testing.T) {
 	each(t, func(t *testing.T, env *testenv.Env) {
 		notForPeers(t)
 		env.Pull(testenv.Busybox)
-		parent := env.CgroupParent + "-kubelet/pod1"
+		parent := env.Cgroup("kubelet", "pod1")
 		config := env.PodConfig("pod")
 		config.Linux.CgroupParent = parent
 		pod := env.RunPod(config)
@@ -112,7 +112,7 @@ func TestOOMOfThePodsLimit(t *testing.T) {
 		env.Stop(beside, 0)
 		checkKilled(t, env, beside, "Error")
 		env.RemovePod(pod)
-		env.RemoveCgroup(env.CgroupParent + "-kubelet")
+		env.RemoveCgroup(env.Cgroup("kubelet"))
 	})
 }
 
