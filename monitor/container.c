@@ -79,6 +79,7 @@ void container_created(struct monitor *m, struct container *c, pid_t pid)
 {
 	c->pid = pid;
 	c->state = GM_STATE_RUNNING;
+	oom_begin(m, c);
 	if (stream_start(m, &c->out) < 0)
 		stream_end(m, &c->out);
 	if (c->err.source.fd >= 0 && stream_start(m, &c->err) < 0)
@@ -107,7 +108,7 @@ static void container_exited(struct monitor *m, struct container *c, int status)
 	c->state = GM_STATE_EXITED;
 	record_status(&c->exit, status);
 	c->exit.finished = now.tv_sec * 1000000000LL + now.tv_nsec;
-	c->exit.oom_killed = oom_kills(c->oom_file) > 0;
+	c->exit.oom_killed = oom_killed(m, c);
 	stream_drain(m, &c->out);
 	stream_drain(m, &c->err);
 	write_record(m, c);
