@@ -219,7 +219,7 @@ bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
 # In a virtual machine with systemd, cgroup v2 and AppArmor, and in one with
 # SELinux: what machines without them can't show. WHAT names other tests, for
 # the one with VM_LSM, apparmor or selinux. First of all the package's life there.
-WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|Resources|Slice|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged'
+WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|BusPaused|Resources|Slice|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged'
 test-vm: install
 	@test/setup/install.sh vm
 	@$(MAKE) --no-print-directory build tools
@@ -232,9 +232,21 @@ ifeq ($(origin WHAT),file)
 endif
 
 # Gantry's own package, by dpkg, under the real systemd: five minutes and more, emulated.
-.PHONY: test-vm-package
+.PHONY: test-vm-package test-vm-reboot test-vm-critest
 test-vm-package: package bin/crictl
 	TAGS="$(TAGS)" test/vm/package-test.sh
+
+# Reboots and power cuts of a node with that package: VM_CUTS is how many cuts.
+test-vm-reboot: package bin/crictl
+	TAGS="$(TAGS)" test/vm/reboot-test.sh
+
+# critest whole, with each cgroup manager and each runtime: half an hour, emulated.
+test-vm-critest: install
+	@test/setup/install.sh vm
+	@$(MAKE) --no-print-directory build tools
+	@for manager in cgroupfs systemd; do \
+		GANTRY_TEST_CGROUP_MANAGER=$$manager TAGS="$(TAGS)" test/vm/test.sh ./test/critest:TestCritest || failed=yes; \
+	done; [ -z "$$failed" ]
 
 bench: install
 	@$(MAKE) --no-print-directory build
