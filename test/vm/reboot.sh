@@ -53,12 +53,14 @@ pod() {
 	crictl --timeout 300s runp "/tmp/pod-$1.json" 2>"/tmp/err-$1" || { cat "/tmp/err-$1" >&2; return 1; }
 }
 
-# container creates a container in a pod: ID-OF-POD POD NAME IMAGE [COMMAND...]
+# container creates a container in a pod: ID-OF-POD POD NAME IMAGE [COMMAND...]. It
+# is root, for the users of some images are not in their /etc/passwd.
 container() {
 	local id=$1 pod=$2 name=$3 image=$4
 	shift 4
 	jq -n --arg name "$name" --arg image "$image" \
-		'{metadata: {name: $name}, image: {image: $image}, log_path: ($name + ".log"), linux: {}, command: $ARGS.positional}' \
+		'{metadata: {name: $name}, image: {image: $image}, log_path: ($name + ".log"), command: $ARGS.positional,
+		  linux: {security_context: {run_as_user: {value: 0}, run_as_group: {value: 0}}}}' \
 		--args -- "$@" >"/tmp/container-$pod-$name.json"
 	crictl --timeout 300s create "$id" "/tmp/container-$pod-$name.json" "/tmp/pod-$pod.json" 2>"/tmp/err-$pod" || { cat "/tmp/err-$pod" >&2; return 1; }
 }
