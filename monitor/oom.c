@@ -1,6 +1,7 @@
 #include "oom.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,23 +40,47 @@ uint64_t oom_kills(const char *path)
 	return kills;
 }
 
+/* The path of another file of the cgroup that file is in, or of the cgroup up levels
+ * above it; NULL if there is none. To be freed. */
+static char *beside(const char *file, int up, const char *name)
+{
+	AUTO_FREE char *dir = file ? strdup(file) : NULL;
+	char *path = NULL;
+
+	for (int i = 0; dir && i <= up; i++) {
+		char *end = strrchr(dir, '/');
+
+		if (!end)
+			return NULL;
+		*end = '\0';
+	}
+	if (!dir || asprintf(&path, "%s/%s", dir, name) < 0)
+		return NULL;
+	return path;
+}
+
 /* What was killed in the cgroup around the container's and those within it; 0 if
  * that can't be told. */
 static uint64_t kills_around(const struct container *c)
 {
-	AUTO_FREE char *path = c->oom_file ? strdup(c->oom_file) : NULL;
-	char *name = path ? strrchr(path, '/') : NULL;
-	char *cgroup;
+	const char *name = c->oom_file ? strrchr(c->oom_file, '/') : NULL;
+	AUTO_FREE char *path = name ? beside(c->oom_file, 1, name + 1) : NULL;
 
-	if (!name)
-		return 0;
-	*name = '\0';
-	cgroup = strrchr(path, '/');
-	if (!cgroup)
-		return 0;
-	*name = '/';
-	memmove(cgroup, name, strlen(name) + 1);
 	return oom_kills(path);
+}
+
+/* The container's limit of memory in bytes; 0 if it has none. */
+static uint64_t limit_of(const struct container *c)
+{
+	AUTO_FREE char *path = beside(c->oom_file, 0, "memory.max");
+	AUTO_CLOSE int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+	char buf[32];
+	ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof(buf) - 1);
+
+	if (n <= 0)
+		return 0;
+	buf[n] = '\0';
+	return strtoull(buf, NULL, 10); /* "max" is none */
 }
 
 /* What was killed around the container, without what others account for. */
@@ -73,9 +98,21 @@ static uint64_t unaccounted(const struct monitor *m, const struct container *c)
 void oom_begin(const struct monitor *m, struct container *c)
 {
 	c->oom_before = unaccounted(m, c);
+	c->oom_limit = limit_of(c);
 }
 
-bool oom_killed(struct monitor *m, const struct container *c)
+/* Whether the cgroup of another container, whose exit is still to come, has gone. */
+static bool others_are_gone(const struct monitor *m, const struct container *c)
+{
+	uint64_t kills;
+
+	for (const struct container *o = m->containers; o; o = o->next)
+		if (o != c && o->state == GM_STATE_RUNNING && o->oom_file && !read_kills(o->oom_file, &kills))
+			return true;
+	return false;
+}
+
+bool oom_killed(struct monitor *m, const struct container *c, uint64_t peak)
 {
 	uint64_t kills;
 
@@ -83,6 +120,8 @@ bool oom_killed(struct monitor *m, const struct container *c)
 		uint64_t now = unaccounted(m, c);
 
 		kills = now > c->oom_before ? now - c->oom_before : 0;
+		if (kills > 0 && peak < c->oom_limit / 4 * 3 && others_are_gone(m, c))
+			kills = 0;
 	}
 	m->oom_accounted += kills;
 	return kills > 0;

@@ -154,6 +154,29 @@ func TestOutOfMemoryInACgroupThatIsGone(t *testing.T) {
 		if gone("second") {
 			t.Error("a kill for lack of memory is told of two containers")
 		}
+
+		// Two cgroups go at once: it was the one with little memory left.
+		for name, limit := range map[string]string{"idle": "1073741824\n", "full": "1024\n"} {
+			count(name, 0)
+			if err := os.WriteFile(filepath.Join(dir, name, "memory.max"), []byte(limit), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			b := p.bundle("/bin/sh", "-c", "exec /bin/busybox sleep 1000")
+			b.req.OOMFile = filepath.Join(dir, name, "memory.events")
+			bundles[name] = b
+			p.create(b)
+			p.start(b)
+		}
+		count("", 10)
+		if err := os.RemoveAll(filepath.Join(dir, "full")); err != nil {
+			t.Fatal(err)
+		}
+		if gone("idle") {
+			t.Error("a kill for lack of memory is told of a container that had enough, while another's cgroup has gone too")
+		}
+		if !gone("full") {
+			t.Error("a kill for lack of memory is not told, for another container's cgroup had gone too")
+		}
 	})
 }
 
