@@ -9,6 +9,8 @@
 #   make conformance  Kubernetes' own specs of node conformance, an hour for each runtime (root)
 #   make cluster [NODES=3]  Kubernetes on gantryd, until it is interrupted (root)
 #   make soak    the crash tests whole: hours (root)
+#   make test-vm what needs systemd, AppArmor or SELinux, in a virtual machine (root)
+#   make test-vm-critest, make test-vm-reboot   more of it: see test/README.md (root)
 #   make package the .deb, the tar.gz and the list of components, in build/package
 #   make package-test   install, upgrade, remove and purge the .deb, in a copy of / (root)
 #   make package-check  are two builds of the packages the same, byte by byte?
@@ -220,6 +222,8 @@ bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
 # SELinux: what machines without them can't show. WHAT names other tests, for
 # the one with VM_LSM, apparmor or selinux. First of all the package's life there.
 WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|Resources|Slice|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged'
+# What systemd as the cgroup manager changes.
+WHAT_SYSTEMD := './test/integration:OOM|BusPaused|CgroupParent|Resources|Update|Stats(CPU|Memory|Processes)'
 test-vm: install
 	@test/setup/install.sh vm
 	@$(MAKE) --no-print-directory build tools
@@ -228,13 +232,26 @@ ifeq ($(origin WHAT),file)
 endif
 	TAGS="$(TAGS)" test/vm/test.sh $(WHAT)
 ifeq ($(origin WHAT),file)
+	GANTRY_TEST_CGROUP_MANAGER=systemd TAGS="$(TAGS)" test/vm/test.sh $(WHAT_SYSTEMD)
 	VM_LSM=selinux TAGS="$(TAGS)" test/vm/test.sh './test/integration:^TestSELinux$$'
 endif
 
 # Gantry's own package, by dpkg, under the real systemd: five minutes and more, emulated.
-.PHONY: test-vm-package
+.PHONY: test-vm-package test-vm-reboot test-vm-critest
 test-vm-package: package bin/crictl
 	TAGS="$(TAGS)" test/vm/package-test.sh
+
+# Reboots and power cuts of a node with that package: VM_CUTS is how many cuts.
+test-vm-reboot: package bin/crictl
+	TAGS="$(TAGS)" test/vm/reboot-test.sh
+
+# critest whole, with each cgroup manager and each runtime: half an hour, emulated.
+test-vm-critest: install
+	@test/setup/install.sh vm
+	@$(MAKE) --no-print-directory build tools
+	@for manager in cgroupfs systemd; do \
+		GANTRY_TEST_CGROUP_MANAGER=$$manager TAGS="$(TAGS)" test/vm/test.sh ./test/critest:TestCritest || failed=yes; \
+	done; [ -z "$$failed" ]
 
 bench: install
 	@$(MAKE) --no-print-directory build

@@ -79,6 +79,7 @@ void container_created(struct monitor *m, struct container *c, pid_t pid)
 {
 	c->pid = pid;
 	c->state = GM_STATE_RUNNING;
+	oom_begin(m, c);
 	if (stream_start(m, &c->out) < 0)
 		stream_end(m, &c->out);
 	if (c->err.source.fd >= 0 && stream_start(m, &c->err) < 0)
@@ -99,7 +100,7 @@ static void write_record(struct monitor *m, struct container *c)
  * is recorded, then told. A process that it left behind may keep its output
  * open: that is logged for as long as it comes, and nothing waits for it.
  */
-static void container_exited(struct monitor *m, struct container *c, int status)
+static void container_exited(struct monitor *m, struct container *c, int status, uint64_t peak)
 {
 	struct timespec now;
 
@@ -107,7 +108,7 @@ static void container_exited(struct monitor *m, struct container *c, int status)
 	c->state = GM_STATE_EXITED;
 	record_status(&c->exit, status);
 	c->exit.finished = now.tv_sec * 1000000000LL + now.tv_nsec;
-	c->exit.oom_killed = oom_kills(c->oom_file) > 0;
+	c->exit.oom_killed = oom_killed(m, c, peak);
 	stream_drain(m, &c->out);
 	stream_drain(m, &c->err);
 	write_record(m, c);
@@ -197,16 +198,17 @@ bool containers_know(const struct monitor *m, pid_t pid)
 static void reap(struct monitor *m, pid_t pid)
 {
 	struct container *next;
+	struct rusage used;
 	int status;
 
-	if (waitpid(pid, &status, WNOHANG | __WALL) != pid)
+	if (wait4(pid, &status, WNOHANG | __WALL, &used) != pid)
 		return;
 	for (struct container *c = m->containers; c; c = next) {
 		next = c->next;
 		if (c->creation && creation_runtime(c) == pid)
 			creation_finish(m, c, status);
 		else if (c->state == GM_STATE_RUNNING && c->pid == pid)
-			container_exited(m, c, status);
+			container_exited(m, c, status, (uint64_t)used.ru_maxrss * 1024);
 	}
 }
 

@@ -29,6 +29,8 @@ struct container {
 	struct exit_state exit;
 	int exit_fd; /* the exit record, until it is written */
 	char *oom_file;
+	uint64_t oom_limit;  /* of its memory when it was created, in bytes; 0: none */
+	uint64_t oom_before; /* kills around it when it was created that no container accounts for */
 	struct log_sink log;
 	bool log_failing;     /* it is known to daemons that the log can't be written */
 	uint64_t log_look_at; /* while it fails: when it is looked at without a write */

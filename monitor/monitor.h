@@ -66,6 +66,7 @@ struct monitor {
 	uint64_t scratch_due; /* when its pages are given back; 0: they are */
 	uint64_t accept_due;  /* when the listener is watched again; 0: it is */
 	struct log_time log_time;
+	uint64_t oom_accounted; /* kills for lack of memory, of containers that have exited */
 	uint64_t lonely_since;	/* when the last client and container went; 0: there are some */
 	char oom_score_adj[8];	/* what children get back; empty: unchanged */
 	mode_t umask;		/* likewise */

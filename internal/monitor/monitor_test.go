@@ -113,6 +113,73 @@ func TestOutOfMemory(t *testing.T) {
 	})
 }
 
+// Where systemd has removed a container's cgroup before the monitor looked, the
+// pod's tells what was killed in it.
+func TestOutOfMemoryInACgroupThatIsGone(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, p *pod) {
+		dir := t.TempDir() // in the place of the pod's cgroup
+		count := func(cgroup string, kills int) {
+			t.Helper()
+			file := filepath.Join(dir, cgroup, "memory.events")
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, fmt.Appendf(nil, "oom %d\noom_kill %d\n", kills, kills), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		count("", 7) // of containers before this monitor
+		bundles := map[string]*bundle{}
+		for _, name := range []string{"alive", "killed", "first", "second"} {
+			count(name, 0)
+			b := p.bundle("/bin/sh", "-c", "exec /bin/busybox sleep 1000")
+			b.req.OOMFile = filepath.Join(dir, name, "memory.events")
+			bundles[name] = b
+			p.create(b)
+			p.start(b)
+		}
+		gone := func(name string) bool {
+			t.Helper()
+			if err := errors.Join(os.RemoveAll(filepath.Join(dir, name)), unix.Kill(pidOf(t, bundles[name].req.PidFile), unix.SIGKILL)); err != nil {
+				t.Fatal(err)
+			}
+			return p.wait(bundles[name]).OOMKilled
+		}
+		count("alive", 1) // a child of its own, which it has survived
+		count("", 8)
+		if gone("killed") {
+			t.Error("a plain kill counts as one for lack of memory, for another container had one")
+		}
+		count("", 9)
+		if !gone("first") {
+			t.Error("a kill for lack of memory is not told")
+		}
+		if gone("second") {
+			t.Error("a kill for lack of memory is told of two containers")
+		}
+
+		// Two cgroups go at once: it was the one with little memory left.
+		for name, limit := range map[string]string{"idle": "1073741824\n", "full": "1024\n"} {
+			count(name, 0)
+			if err := os.WriteFile(filepath.Join(dir, name, "memory.max"), []byte(limit), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			b := p.bundle("/bin/sh", "-c", "exec /bin/busybox sleep 1000")
+			b.req.OOMFile = filepath.Join(dir, name, "memory.events")
+			bundles[name] = b
+			p.create(b)
+			p.start(b)
+		}
+		count("", 10)
+		if err := os.RemoveAll(filepath.Join(dir, "full")); err != nil {
+			t.Fatal(err)
+		}
+		if gone("idle") {
+			t.Error("a kill for lack of memory is told of a container that had enough, while another's cgroup has gone too")
+		}
+		if !gone("full") {
+			t.Error("a kill for lack of memory is not told, for another container's cgroup had gone too")
+		}
+	})
+}
+
 // The init of a container whose creation failed is not left running.
 func TestTimeoutAfterTheContainerExists(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, p *pod) {

@@ -236,6 +236,36 @@ func TestRecoverGivesLeasesBack(t *testing.T) {
 // TestDaemonKilledAtRandom kills a daemon (this program, run again) while it
 // attaches and detaches pods with the real plugins. The next one gives
 // everything back.
+// A lease that a power loss has emptied is found by no DEL of host-local's; it is
+// given back nonetheless, and that of a live pod is kept.
+func TestRecoverFreesEmptiedLeases(t *testing.T) {
+	b := newBed(t)
+	b.conf("10-net.conflist", b.bridge(false))
+	m := b.manager()
+	lost, live := b.pod(), b.pod()
+	lease := func(r Result) string { return filepath.Join(b.dir, "leases", b.network, r.IPs[0].String()) }
+	lostLease, liveLease := lease(b.add(m, lost)), lease(b.add(m, live))
+	whole, err := os.ReadFile(liveLease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.close(m)
+	for _, file := range []string{lostLease, liveLease} {
+		if err := os.Truncate(file, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m = b.manager()
+	m.Recover(context.Background(), func(pod id.Pod) bool { return pod == live.ID })
+	if _, err := os.Stat(lostLease); !os.IsNotExist(err) {
+		t.Errorf("the emptied lease of a pod that is gone: %v", err)
+	}
+	if err := os.WriteFile(liveLease, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.del(m, live)
+}
+
 func TestDaemonKilledAtRandom(t *testing.T) {
 	if dir := os.Getenv("GANTRY_TEST_KILLED_AT_RANDOM"); dir != "" {
 		upAndDown(t, dir)

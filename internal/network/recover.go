@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -97,13 +98,14 @@ func cachedRecord(c *libcni.NetworkAttachment) (*record, error) {
 }
 
 // Recover detaches the pods of former daemons that are not live, whose ADD was
-// cut short, or whose DEL failed, and then has the plugins collect what no pod
-// owns. It waits for the plugins, so it is best called beside other work; pods
+// cut short, or whose DEL failed, frees what a power loss has made nobody's, and
+// then has the plugins collect what no pod owns. It waits for the plugins, so it is best called beside other work; pods
 // that this daemon has added or deleted already are left alone. Failures are
 // logged and retried in the background.
 func (m *Manager) Recover(ctx context.Context, live func(id.Pod) bool) {
 	var strays errgroup.Group
 	strays.SetLimit(recoverParallel)
+	confs := m.formerConfs()
 	for _, pod := range m.formerPods() {
 		strays.Go(func() error {
 			m.recoverPod(ctx, pod, live)
@@ -111,6 +113,7 @@ func (m *Manager) Recover(ctx context.Context, live func(id.Pod) bool) {
 		})
 	}
 	_ = strays.Wait() // none returns an error
+	m.freeLost(ctx, confs)
 	m.collectGarbage(ctx)
 }
 
@@ -122,6 +125,42 @@ func (m *Manager) formerPods() []id.Pod {
 		pods = append(pods, pod)
 	}
 	return pods
+}
+
+// formerConfs are the configurations that the journal's pods were attached by.
+func (m *Manager) formerConfs() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	confs := map[string]bool{}
+	for _, a := range m.attachments {
+		if r := a.rec.Load(); r != nil {
+			confs[r.Conf] = true
+		}
+	}
+	return confs
+}
+
+// freeLost frees the addresses of leases that a power loss has emptied.
+func (m *Manager) freeLost(ctx context.Context, confs map[string]bool) {
+	kept := map[netip.Addr]bool{}
+	m.mu.Lock()
+	for _, a := range m.attachments {
+		if r := a.rec.Load(); r != nil {
+			for _, addr := range r.IPs {
+				kept[addr] = true
+			}
+		}
+	}
+	m.mu.Unlock()
+	for conf := range confs {
+		freed, err := freeLostLeases(ctx, conf, kept)
+		if err != nil {
+			m.log.Warn("addresses whose leases a power loss has emptied could not be freed", "err", err)
+		}
+		if len(freed) > 0 {
+			m.log.Info("freed addresses whose leases a power loss had emptied", "addresses", freed)
+		}
+	}
 }
 
 func (m *Manager) recoverPod(ctx context.Context, pod id.Pod, live func(id.Pod) bool) {

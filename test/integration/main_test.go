@@ -84,7 +84,7 @@ func initPID(t *testing.T, container string) int {
 	first, oldest := 0, uint64(0)
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || !strings.Contains(readProc(t, pid, "cgroup"), "/"+container) {
+		if err != nil || !strings.Contains(readProc(t, pid, "cgroup"), container) {
 			continue
 		}
 		started, parent := startOf(t, pid)

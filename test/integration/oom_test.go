@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,14 +28,18 @@ func limited(env *testenv.Env, name, script string) *runtimeapi.ContainerConfig 
 // eat takes more memory than a limited container has.
 const eat = "dd if=/dev/zero of=/dev/null bs=100M count=1"
 
-// TestOOMAndKill: 50 containers are killed for lack of memory and 50 by a plain
+// oomKills is how many containers TestOOMAndKill has killed in each way, unless
+// GANTRY_TEST_OOM_KILLS says.
+const oomKills = 50
+
+// TestOOMAndKill: as many containers are killed for lack of memory as by a plain
 // SIGKILL, at the same time: each says what it was.
 func TestOOMAndKill(t *testing.T) {
 	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig *runtimeapi.PodSandboxConfig) {
-		const each = 50
+		kills := countOf(t, "GANTRY_TEST_OOM_KILLS", oomKills)
 		slots := make(chan struct{}, 4)
 		var wg sync.WaitGroup
-		for i := range each {
+		for i := range kills {
 			wg.Go(func() {
 				slots <- struct{}{}
 				defer func() { <-slots }()
@@ -57,6 +62,20 @@ func TestOOMAndKill(t *testing.T) {
 		}
 		wg.Wait()
 	})
+}
+
+// countOf is the number that a variable of the environment holds, or usual.
+func countOf(t *testing.T, variable string, usual int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return n
 }
 
 func checkKilled(t *testing.T, env *testenv.Env, id, reason string) {
@@ -101,7 +120,7 @@ func TestOOMOfThePodsLimit(t *testing.T) {
 	each(t, func(t *testing.T, env *testenv.Env) {
 		notForPeers(t)
 		env.Pull(testenv.Busybox)
-		parent := env.CgroupParent + "-kubelet/pod1"
+		parent := env.Cgroup("kubelet", "pod1")
 		config := env.PodConfig("pod")
 		config.Linux.CgroupParent = parent
 		pod := env.RunPod(config)
@@ -112,7 +131,7 @@ func TestOOMOfThePodsLimit(t *testing.T) {
 		env.Stop(beside, 0)
 		checkKilled(t, env, beside, "Error")
 		env.RemovePod(pod)
-		env.RemoveCgroup(env.CgroupParent + "-kubelet")
+		env.RemoveCgroup(env.Cgroup("kubelet"))
 	})
 }
 

@@ -38,11 +38,11 @@ func TestCgroupParent(t *testing.T) {
 	each(t, func(t *testing.T, env *testenv.Env) {
 		env.Pull(testenv.Busybox)
 		config := env.PodConfig("pod")
-		config.Linux.CgroupParent = env.CgroupParent + "-kubelet/pod1"
+		config.Linux.CgroupParent = env.Cgroup("kubelet", "pod1")
 		pod, id := runIn(env, config, "main")
 		wantContains(t, "cgroup", readProc(t, initPID(t, id), "cgroup"), config.Linux.CgroupParent+"/")
 		env.RemovePod(pod)
-		env.RemoveCgroup(env.CgroupParent + "-kubelet")
+		env.RemoveCgroup(env.Cgroup("kubelet"))
 	})
 }
 

@@ -353,7 +353,7 @@ func TestStatsSharedParent(t *testing.T) {
 		var pods []string
 		for _, name := range []string{"small", "large"} {
 			config := env.PodConfig(name)
-			config.Linux.CgroupParent = env.CgroupParent + "-shared"
+			config.Linux.CgroupParent = env.Cgroup("shared")
 			pod, id := runIn(env, config, "main")
 			pods = append(pods, pod)
 			if name == "large" {
@@ -366,7 +366,7 @@ func TestStatsSharedParent(t *testing.T) {
 		between(t, "memory of the large pod", used(pods[1]), 32<<20, 64<<20)
 		between(t, "memory of the small pod", used(pods[0]), 1, 24<<20)
 		env.RemoveAll()
-		env.RemoveCgroup(env.CgroupParent + "-shared")
+		env.RemoveCgroup(env.Cgroup("shared"))
 	})
 }
 

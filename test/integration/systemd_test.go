@@ -24,8 +24,9 @@ func TestSystemdDoesNotAnswer(t *testing.T) {
 	t.Cleanup(func() { l.Close() })
 	for bus, code := range map[string]codes.Code{socket: codes.DeadlineExceeded, socket + "-none": codes.Unavailable} {
 		o := testenv.Options{
-			Config:  "cgroup_manager = \"systemd\"\nruntime_timeout = \"3s\"\n",
-			Environ: []string{"DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + bus},
+			Config:        "runtime_timeout = \"3s\"\n",
+			CgroupManager: testenv.Systemd,
+			Environ:       []string{"DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + bus},
 		}
 		t.Run(code.String(), func(t *testing.T) {
 			eachWith(t, o, func(t *testing.T, env *testenv.Env) {
@@ -48,7 +49,7 @@ func TestSystemdDoesNotAnswer(t *testing.T) {
 
 // TestSliceForCgroupfs: a slice as the parent is a kubelet with another driver.
 func TestSliceForCgroupfs(t *testing.T) {
-	each(t, func(t *testing.T, env *testenv.Env) {
+	eachWith(t, testenv.Options{CgroupManager: testenv.Cgroupfs}, func(t *testing.T, env *testenv.Env) {
 		notForPeers(t)
 		conf, err := env.Runtime.RuntimeConfig(env.Context(), &runtimeapi.RuntimeConfigRequest{})
 		wantCode(t, "RuntimeConfig", err, codes.OK)

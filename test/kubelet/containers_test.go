@@ -3,6 +3,8 @@ package kubelet
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +162,36 @@ func testLimits(t *testing.T, n *node) {
 		}
 		if got != want {
 			t.Errorf("%s: got %q, want %q", limit.v1, got, want)
+		}
+	}
+}
+
+// testQoS: a pod is in the cgroup of its class, with the limits of its containers
+// together.
+func testQoS(t *testing.T, n *node) {
+	for _, class := range []struct{ name, resources, memory string }{
+		{"guaranteed", "{limits: {cpu: 200m, memory: 48Mi}}", "50331648"},
+		{"burstable", "{requests: {cpu: 100m}, limits: {memory: 32Mi}}", "33554432"},
+		{"besteffort", "{}", "max"},
+	} {
+		n.add(t, "qos-"+class.name, `
+  containers:
+  - {name: main, image: busybox, command: [sleep, '1000'], resources: `+class.resources+`}
+`)
+		p := n.untilReady(t, "qos-"+class.name)
+		dirs := n.cgroupsOf(p.Metadata.UID)
+		if len(dirs) == 0 {
+			t.Errorf("%s: the pod has no cgroup", class.name)
+		}
+		for _, dir := range dirs {
+			for _, other := range []string{"burstable", "besteffort"} {
+				if got, want := strings.Contains(dir, other), other == class.name; got != want {
+					t.Errorf("a pod that is %s is in %s", class.name, dir)
+				}
+			}
+			if limit, err := os.ReadFile(filepath.Join(dir, "memory.max")); err == nil && strings.TrimSpace(string(limit)) != class.memory {
+				t.Errorf("%s: the pod's memory.max is %s, not %s", class.name, strings.TrimSpace(string(limit)), class.memory)
+			}
 		}
 	}
 }

@@ -39,6 +39,7 @@ func TestKubelet(t *testing.T) {
 					"Liveness":         testLiveness,
 					"GRPCProbe":        testGRPCProbe,
 					"Limits":           testLimits,
+					"QoS":              testQoS,
 					"OOM":              testOOM,
 					"CrashLoop":        testCrashLoop,
 					"Job":              testJob,

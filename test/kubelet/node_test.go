@@ -78,6 +78,9 @@ func newNodeOn(t *testing.T, o testenv.Options, name string, s *space) *node {
 	}
 	n.dir = filepath.Join(n.env.Dir, "kubelet")
 	n.cgroup = n.env.CgroupParent + "/kubelet"
+	if n.env.CgroupManager == testenv.Systemd {
+		n.cgroup = "/kubepods.slice"
+	}
 	for _, dir := range []string{"manifests", "root", "pki", "logs", "volumes", "plugins"} {
 		must(t, os.MkdirAll(filepath.Join(n.dir, dir), 0o755))
 	}
@@ -105,7 +108,7 @@ podLogsDir: %[1]s/logs
 resolvConf: %[1]s/resolv.conf
 volumePluginDir: %[1]s/plugins
 containerRuntimeEndpoint: unix://%[2]s
-cgroupDriver: cgroupfs
+cgroupDriver: %[6]s
 cgroupRoot: %[3]s
 failCgroupV1: false
 oomScoreAdj: 0
@@ -132,15 +135,27 @@ failSwapOn: false
 evictionHard: {memory.available: 1Mi, nodefs.available: 0.1%%, nodefs.inodesFree: 0.1%%, imagefs.available: 0.1%%, imagefs.inodesFree: 0.1%%}
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 featureGates: {PodAndContainerStatsFromCRI: true, CRIListStreaming: true, KubeletCrashLoopBackOffMax: true}
-`, n.dir, n.env.Socket, n.cgroup, n.port, n.address)
+`, n.dir, n.env.Socket, n.cgroupRoot(), n.port, n.address, n.env.CgroupManager)
+}
+
+// cgroupRoot is where the kubelet is to make its cgroups: with systemd where it
+// does on users' nodes, in kubepods.slice.
+func (n *node) cgroupRoot() string {
+	if n.env.CgroupManager == testenv.Systemd {
+		return "/"
+	}
+	return n.cgroup
 }
 
 // makeCgroups makes the parent of the pods' cgroups, which the kubelet expects
-// to be there.
+// to be there, unless they are slices.
 func (n *node) makeCgroups() {
 	n.t.Helper()
+	if n.env.CgroupManager == testenv.Systemd {
+		return
+	}
 	roots := []string{"/sys/fs/cgroup"}
-	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+	if !testenv.CgroupV2() {
 		var err error
 		roots, err = filepath.Glob("/sys/fs/cgroup/*")
 		must(n.t, err)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/gantry-cri/gantry/test/testenv"
 )
 
 type summary struct {
@@ -113,17 +115,17 @@ func metric(body, name string, labels ...string) (value float64, ok bool) {
 }
 
 func onCgroupV1() bool {
-	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
-	return err != nil
+	return !testenv.CgroupV2()
 }
 
 // cgroupsOf lists the cgroups of a pod.
 func (n *node) cgroupsOf(uid string) []string {
 	var found []string
+	inSlice := strings.ReplaceAll(uid, "-", "_") // systemd takes a dash for a level
 	roots, _ := filepath.Glob("/sys/fs/cgroup/*" + n.cgroup)
 	for _, root := range append(roots, "/sys/fs/cgroup"+n.cgroup) {
 		_ = filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
-			if err == nil && entry.IsDir() && strings.Contains(entry.Name(), uid) {
+			if err == nil && entry.IsDir() && (strings.Contains(entry.Name(), uid) || strings.Contains(entry.Name(), inSlice)) {
 				found = append(found, path)
 			}
 			return nil
@@ -136,7 +138,11 @@ func (n *node) cgroupsOf(uid string) []string {
 func cgroupFile(t *testing.T, n *node, p *pod, container, controller, v1, v2 string) string {
 	t.Helper()
 	for _, dir := range n.cgroupsOf(p.Metadata.UID) {
-		file := filepath.Join(dir, container, v2)
+		child := container
+		if n.env.CgroupManager == testenv.Systemd {
+			child = "gantry-" + container + ".scope"
+		}
+		file := filepath.Join(dir, child, v2)
 		if onCgroupV1() {
 			if !strings.HasPrefix(dir, "/sys/fs/cgroup/"+controller+"/") {
 				continue

@@ -50,7 +50,7 @@ func registryHosts() []string {
 
 func (e *Env) toml(o Options) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "cgroup_parent = %q\nlog_level = \"debug\"\n%s\n", e.CgroupParent, o.Config)
+	fmt.Fprintf(&b, "cgroup_manager = %q\ncgroup_parent = %q\nlog_level = \"debug\"\n%s\n", e.CgroupManager, e.CgroupParent, o.Config)
 	for name, path := range e.runtimes(o) {
 		fmt.Fprintf(&b, "\n[runtimes.%s]\npath = %q\nroot = %q\n", name, path, filepath.Join(e.RunRoot, "runtime-"+name))
 	}

@@ -1,9 +1,7 @@
 package testenv
 
 import (
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +28,7 @@ func (e *Env) destroy() {
 		}
 		_ = netlink.LinkDel(bridge)
 	}
+	e.stopSlice(e.CgroupParent)
 	for _, top := range e.cgroupTops() {
 		removeCgroups(top)
 	}
@@ -56,32 +55,5 @@ func (e *Env) killAll() {
 			}
 		}
 		time.Sleep(50 * time.Millisecond)
-	}
-}
-
-func removeCgroups(top string) {
-	var dirs []string
-	_ = filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return nil
-	})
-	slices.Reverse(dirs)
-	for _, dir := range dirs {
-		_ = os.Remove(dir)
-	}
-}
-
-// RemoveCgroup removes a cgroup that the test made in the kubelet's place, from
-// every hierarchy; it fails the test when something is left in it.
-func (e *Env) RemoveCgroup(path string) {
-	e.t.Helper()
-	tops, _ := filepath.Glob("/sys/fs/cgroup/*" + path)
-	for _, top := range append(tops, "/sys/fs/cgroup"+path) {
-		removeCgroups(top)
-		if _, err := os.Stat(top); err == nil {
-			e.t.Errorf("cgroup %s can't be removed: something is left in it", top)
-		}
 	}
 }

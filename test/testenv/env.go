@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -27,7 +28,9 @@ type Options struct {
 	PluginDir string            // searched for CNI plugins before the installed ones
 	Environ   []string          // more of the daemon's environment: NAME=value
 	NoNetwork bool              // start without any CNI configuration
-	Enter     []string          // a command that executes the daemon elsewhere, such as nsenter with its arguments
+	// CgroupManager is Cgroupfs or Systemd; empty is what CgroupManager() says.
+	CgroupManager string
+	Enter         []string // a command that executes the daemon elsewhere, such as nsenter with its arguments
 	// Mount mounts what directories of the environment are to be on, before the
 	// daemon starts. The environment unmounts it.
 	Mount func(*Env) error
@@ -35,17 +38,18 @@ type Options struct {
 
 // An Env is one gantryd and what it works on. It ends with its test.
 type Env struct {
-	Name         string // unique on the machine; also of the CNI network
-	Dir          string
-	Socket       string
-	Root         string
-	RunRoot      string
-	LogDir       string // for the log directories of pods
-	CNIConfDir   string
-	CgroupParent string // where pods go that name no cgroup parent
-	Bridge       string
-	Subnet       string
-	RuntimeName  string
+	Name          string // unique on the machine; also of the CNI network
+	Dir           string
+	Socket        string
+	Root          string
+	RunRoot       string
+	LogDir        string // for the log directories of pods
+	CNIConfDir    string
+	CgroupParent  string // where pods go that name no cgroup parent: a path in the hierarchy
+	CgroupManager string // Cgroupfs or Systemd
+	Bridge        string
+	Subnet        string
+	RuntimeName   string
 
 	Runtime runtimeapi.RuntimeServiceClient
 	Images  runtimeapi.ImageServiceClient
@@ -137,23 +141,25 @@ func newEnv(t testing.TB, o Options) (*Env, error) {
 	if err := os.WriteFile(dir+"/name", []byte(name), 0o644); err != nil {
 		return nil, err
 	}
+	manager := cmp.Or(o.CgroupManager, CgroupManager())
 	e := &Env{
-		Name:         name,
-		Dir:          dir,
-		Socket:       dir + "/gantry.sock",
-		Root:         dir + "/root",
-		RunRoot:      dir + "/run",
-		LogDir:       dir + "/logs",
-		CNIConfDir:   dir + "/net.d",
-		CgroupParent: "/gantry-test-" + name,
-		Bridge:       name,
-		Subnet:       newSubnet(),
-		RuntimeName:  "crun",
-		t:            t,
-		registry:     "127.0.0.1:1",
-		pluginDir:    []string{pluginDir(t)},
-		environ:      o.Environ,
-		enter:        o.Enter,
+		Name:          name,
+		Dir:           dir,
+		Socket:        dir + "/gantry.sock",
+		Root:          dir + "/root",
+		RunRoot:       dir + "/run",
+		LogDir:        dir + "/logs",
+		CNIConfDir:    dir + "/net.d",
+		CgroupParent:  cgroupParent(manager, name),
+		CgroupManager: manager,
+		Bridge:        name,
+		Subnet:        newSubnet(),
+		RuntimeName:   "crun",
+		t:             t,
+		registry:      "127.0.0.1:1",
+		pluginDir:     []string{pluginDir(t)},
+		environ:       o.Environ,
+		enter:         o.Enter,
 	}
 	if o.Runtime != "" {
 		e.RuntimeName = o.Runtime

@@ -18,6 +18,7 @@ func (e *Env) state() state {
 		"address lease": e.leases(),
 		"firewall rule": e.firewall(),
 		"cgroup":        e.cgroups(),
+		"unit":          e.units(),
 		"file":          e.files(),
 	}
 }

@@ -155,28 +155,6 @@ func (e *Env) chains() map[string]bool {
 	return names
 }
 
-// cgroups lists every cgroup below the environment's parent, in every hierarchy.
-func (e *Env) cgroups() []string {
-	var list []string
-	for _, top := range e.cgroupTops() {
-		_ = filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.IsDir() && path != top {
-				list = append(list, path)
-			}
-			return nil
-		})
-	}
-	return list
-}
-
-func (e *Env) cgroupTops() []string {
-	tops, _ := filepath.Glob("/sys/fs/cgroup/*" + e.CgroupParent)
-	if _, err := os.Stat("/sys/fs/cgroup" + e.CgroupParent); err == nil {
-		tops = append(tops, "/sys/fs/cgroup"+e.CgroupParent)
-	}
-	return tops
-}
-
 // files lists everything below the run root and the root, except the image
 // store and the programs that the daemon installs.
 func (e *Env) files() []string {

@@ -10,7 +10,7 @@ files=.cache/vm/package-files
 rm -rf "$files"
 mkdir -p "$files/bin"
 cp test/vm/inside.sh "$files/"
-cp test/vm/package.sh "$files/package.sh"
+cp test/vm/package.sh test/vm/lib.sh "$files/"
 echo "exec /gantry/package.sh" >"$files/run"
 cp bin/crictl "$files/bin/"
 go build -trimpath -tags "${TAGS:?}" -ldflags '-s -w' -o "$files/bin/testimages" ./test/images/testimages

@@ -5,50 +5,18 @@
 # there, with the packages.
 set -euo pipefail
 cd /gantry
-export PATH=/gantry/bin:$PATH
+. ./lib.sh
 
-say() { echo "vm: $(cut -d. -f1 /proc/uptime)s $*"; }
-fail() {
-	echo "vm: FAILED: $*"
-	cat /tmp/dpkg.log 2>/dev/null || true
-	systemctl status --no-pager gantry 2>&1 | head -n 15 || true
-	journalctl --no-pager -u gantry -n 20 2>&1 || true
-	exit 1
-}
-same() { [ "$2" = "$3" ] || fail "$1: $2, not $3"; }
-
-# eventually runs a check until it succeeds, for two minutes: all is emulated.
-eventually() {
-	for _ in $(seq 240); do
-		if "$@"; then return; fi
-		sleep 0.5
-	done
-	fail "in vain for 2 minutes: $*"
-}
 property() { systemctl show gantry.service -P "$1"; }
 dpkg() {
 	DEBIAN_FRONTEND=noninteractive command dpkg --force-unsafe-io "$@" >/tmp/dpkg.log 2>&1 </dev/null || { cat /tmp/dpkg.log; fail "dpkg $*"; }
 }
-quietly() { "$@" >/tmp/out 2>&1; }
 
 # --- the node: a registry, a network and crictl, by the package's own examples
 
-examples=/usr/share/doc/gantry/examples
 node() {
-	install -D -m 644 -t /etc/cni/net.d $examples/10-gantry-bridge.conflist
-	install -m 644 $examples/crictl.yaml /etc/crictl.yaml
-	mkdir -p /etc/containers /tmp/registry
-	cat >/etc/containers/registries.conf <<-EOF
-	[[registry]]
-	prefix = "docker.io"
-	location = "127.0.0.1:5000"
-	insecure = true
-	EOF
-	printf 'version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: /tmp/registry}}\nhttp: {addr: "127.0.0.1:5000"}\n' >/tmp/registry.yml
-	docker-registry serve /tmp/registry.yml >/tmp/registry.log 2>&1 &
-	registry=$!
-	eventually quietly curl -sf http://127.0.0.1:5000/v2/
-	bin/testimages images demo 127.0.0.1:5000 >/dev/null
+	configure_node
+	serve_images demo
 	cat >/tmp/pod.json <<-'EOF'
 	{"metadata": {"name": "web", "namespace": "default", "uid": "u1", "attempt": 0}, "log_directory": "/tmp/logs",
 	 "port_mappings": [{"container_port": 80, "host_port": 8080}], "linux": {}}
@@ -60,8 +28,6 @@ node() {
 	mkdir -p /tmp/logs
 }
 
-answers() { quietly crictl version; }
-ready() { crictl info 2>/dev/null | jq -e '.status.conditions | all(.status)' >/dev/null; }
 active() { [ "$(systemctl is-active gantry)" = active ]; }
 
 # --- the unit

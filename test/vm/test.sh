@@ -3,8 +3,8 @@
 #
 #   test.sh PACKAGE:REGEXP...    e.g. ./test/integration:AppArmor
 #
-# Needs `make build tools` and the images of the tests, which any test that
-# needs them builds (.cache/images).
+# Needs `make build tools`, and bin/kubelet for ./test/kubelet. The variables
+# GANTRY_TEST_... are those that the tests get there.
 set -eu
 
 cd "$(dirname "$0")/../.."
@@ -14,9 +14,17 @@ rm -rf "$files"
 mkdir -p "$files/src/.cache" "$files/src/bin"
 cp go.mod "$files/src/"
 cp -r conf "$files/src/"
-cp bin/gantryd bin/crictl bin/critest bin/ginkgo "$files/src/bin/"
 mkdir "$files/src/.cache/images"
-cp -r .cache/images/demo-* .cache/images/critest-* "$files/src/.cache/images/"
+cp bin/gantryd bin/crictl "$files/src/bin/"
+# Large ones come along only for those who use them.
+case " $* " in *" ./test/critest:"*) cp bin/critest bin/ginkgo "$files/src/bin/" ;; esac
+case " $* " in *" ./test/integration:"*) cp bin/runsc "$files/src/bin/" ;; esac
+case " $* " in *" ./test/kubelet:"*) cp bin/kubelet "$files/src/bin/" ;; esac
+go build -trimpath -tags "${TAGS:?}" -ldflags '-s -w' -o bin/testimages ./test/images/testimages
+for set in demo critest; do
+	bin/testimages .cache/images $set >/dev/null
+	cp -r .cache/images/$set-* "$files/src/.cache/images/"
+done
 cp test/vm/inside.sh "$files/"
 
 # What says how the tests run, they are told in the machine too.
@@ -32,7 +40,7 @@ for want in "$@"; do
 	cat >>"$files/run" <<RUN
 echo "vm: $package $regexp"
 cd /gantry/$dir
-./vm.test -test.v -test.timeout 2h -test.run '$regexp' || failed="\$failed $package"
+./vm.test -test.v -test.timeout 4h -test.run '$regexp' || failed="\$failed $package"
 RUN
 done
 echo '[ -z "$failed" ]' >>"$files/run"
