@@ -19,7 +19,7 @@ import (
 // idlePods is how many pods come up, and idle for idleTime.
 const (
 	idlePods = 60
-	idleTime = 5 * time.Minute
+	idleTime = 3 * time.Minute
 )
 
 // TestFigures is make bench-kubelet: how long the kubelet says that pods take to
