@@ -35,7 +35,7 @@ func TestRunsContainerAndRecordsItsExit(t *testing.T) {
 			t.Errorf("record %+v, %v, %v", read, ended, err)
 		}
 		records := readLog(t, b.req.LogPath)
-		if got := output(records, "stdout"); got != "out\nrest\n" {
+		if got := output(records, "stdout"); got != "out\nrest" {
 			t.Errorf("stdout %q", got)
 		}
 		if got := output(records, "stderr"); got != "err\n" {

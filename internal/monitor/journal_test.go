@@ -77,7 +77,7 @@ func TestJournal(t *testing.T) {
 	p.create(b)
 	p.start(b)
 	var stdout, stderr strings.Builder
-	for stdout.Len() < len("out\n\000\001\377bin\n\n")+40000+len("last\n") || stderr.Len() < len("err\n") {
+	for stdout.Len() < len("out\n\000\001\377bin\n\n")+40000+len("last") || stderr.Len() < len("err\n") {
 		m := j.next(t)
 		if m["CONTAINER_NAME"] != "ma\nin" || m["POD_NAME"] != "pod" {
 			t.Errorf("fields %q", m)
@@ -91,7 +91,7 @@ func TestJournal(t *testing.T) {
 			to.WriteByte('\n')
 		}
 	}
-	want := "out\n\000\001\377bin\n\n" + strings.Repeat("\000", 40000) + "last\n"
+	want := "out\n\000\001\377bin\n\n" + strings.Repeat("\000", 40000) + "last"
 	if stdout.String() != want || stderr.String() != "err\n" {
 		t.Errorf("stdout %d bytes, want %d; stderr %q", stdout.Len(), len(want), stderr.String())
 	}

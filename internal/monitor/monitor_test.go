@@ -40,7 +40,7 @@ func TestExitDoesNotWaitForDescendants(t *testing.T) {
 			t.Errorf("log at the exit %q", got)
 		}
 		waitFor(t, "the late output", func() bool {
-			return output(readLog(t, b.req.LogPath), "stdout") == "early\nlate\n"
+			return output(readLog(t, b.req.LogPath), "stdout") == "early\nlate"
 		})
 	})
 }
