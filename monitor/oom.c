@@ -112,7 +112,19 @@ static bool others_are_gone(const struct monitor *m, const struct container *c)
 	return false;
 }
 
-bool oom_killed(struct monitor *m, const struct container *c, uint64_t peak)
+/* What a container that is accounted for now had killed is no longer what nobody
+ * accounts for, which those that began meanwhile have noted. */
+static void begin_again(const struct monitor *m)
+{
+	for (struct container *o = m->containers; o; o = o->next) {
+		uint64_t now = unaccounted(m, o);
+
+		if (now < o->oom_before)
+			o->oom_before = now;
+	}
+}
+
+bool oom_killed(struct monitor *m, struct container *c, uint64_t peak)
 {
 	uint64_t kills;
 
@@ -122,7 +134,10 @@ bool oom_killed(struct monitor *m, const struct container *c, uint64_t peak)
 		kills = now > c->oom_before ? now - c->oom_before : 0;
 		if (kills > 0 && peak < c->oom_limit / 4 * 3 && others_are_gone(m, c))
 			kills = 0;
+		m->oom_accounted += kills;
+		begin_again(m);
+	} else {
+		m->oom_accounted += kills;
 	}
-	m->oom_accounted += kills;
 	return kills > 0;
 }

@@ -32,6 +32,6 @@ void oom_begin(const struct monitor *m, struct container *c);
 
 /* Whether a process of the container was killed; to be asked once, when its first
  * one has exited, of which peak is the most memory that it had, in bytes. */
-bool oom_killed(struct monitor *m, const struct container *c, uint64_t peak);
+bool oom_killed(struct monitor *m, struct container *c, uint64_t peak);
 
 #endif

@@ -127,13 +127,20 @@ func TestOutOfMemoryInACgroupThatIsGone(t *testing.T) {
 		}
 		count("", 7) // of containers before this monitor
 		bundles := map[string]*bundle{}
-		for _, name := range []string{"alive", "killed", "first", "second"} {
+		begin := func(name, limit string) {
+			t.Helper()
 			count(name, 0)
+			if err := os.WriteFile(filepath.Join(dir, name, "memory.max"), []byte(limit), 0o644); err != nil {
+				t.Fatal(err)
+			}
 			b := p.bundle("/bin/sh", "-c", "exec /bin/busybox sleep 1000")
 			b.req.OOMFile = filepath.Join(dir, name, "memory.events")
 			bundles[name] = b
 			p.create(b)
 			p.start(b)
+		}
+		for _, name := range []string{"alive", "killed", "first", "second"} {
+			begin(name, "max\n")
 		}
 		gone := func(name string) bool {
 			t.Helper()
@@ -156,17 +163,8 @@ func TestOutOfMemoryInACgroupThatIsGone(t *testing.T) {
 		}
 
 		// Two cgroups go at once: it was the one with little memory left.
-		for name, limit := range map[string]string{"idle": "1073741824\n", "full": "1024\n"} {
-			count(name, 0)
-			if err := os.WriteFile(filepath.Join(dir, name, "memory.max"), []byte(limit), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			b := p.bundle("/bin/sh", "-c", "exec /bin/busybox sleep 1000")
-			b.req.OOMFile = filepath.Join(dir, name, "memory.events")
-			bundles[name] = b
-			p.create(b)
-			p.start(b)
-		}
+		begin("idle", "1073741824\n")
+		begin("full", "1024\n")
 		count("", 10)
 		if err := os.RemoveAll(filepath.Join(dir, "full")); err != nil {
 			t.Fatal(err)
@@ -176,6 +174,21 @@ func TestOutOfMemoryInACgroupThatIsGone(t *testing.T) {
 		}
 		if !gone("full") {
 			t.Error("a kill for lack of memory is not told, for another container's cgroup had gone too")
+		}
+
+		// One begins between another's kill and the end that is told of it.
+		begin("early", "max\n")
+		count("", 11)
+		if err := os.RemoveAll(filepath.Join(dir, "early")); err != nil {
+			t.Fatal(err)
+		}
+		begin("late", "max\n")
+		if !gone("early") {
+			t.Error("a kill for lack of memory is not told, for another container has begun since")
+		}
+		count("", 12)
+		if !gone("late") {
+			t.Error("a kill for lack of memory is not told of a container that began amid another's end")
 		}
 	})
 }
