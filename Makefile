@@ -171,7 +171,7 @@ bench-kubelet: install
 	@test/setup/install.sh cluster
 	@$(MAKE) --no-print-directory build $(KUBERNETES_PROGRAMS)
 	@for peer in "" containerd; do \
-		GANTRY_TEST_RUNTIMES=runc GANTRY_TEST_PEER=$$peer go test -tags "$(TAGS) figures" -count=1 -timeout 30m -run TestFigures ./test/kubelet || exit 1; \
+		GANTRY_TEST_RUNTIMES=runc GANTRY_TEST_PEER=$$peer go test -tags "$(TAGS) figures" -count=1 -v -timeout 30m -run TestFigures ./test/kubelet || exit 1; \
 	done
 
 cluster:
