@@ -132,8 +132,8 @@ bool oom_killed(struct monitor *m, struct container *c, uint64_t peak)
 		uint64_t now = unaccounted(m, c);
 
 		kills = now > c->oom_before ? now - c->oom_before : 0;
-		if (kills > 0 && peak < c->oom_limit / 4 * 3 && others_are_gone(m, c))
-			kills = 0;
+		if (kills > 0 && others_are_gone(m, c)) /* the rest may be theirs */
+			kills = peak < c->oom_limit / 4 * 3 ? 0 : 1;
 		m->oom_accounted += kills;
 		begin_again(m);
 	} else {

@@ -176,9 +176,20 @@ func TestOutOfMemoryInACgroupThatIsGone(t *testing.T) {
 			t.Error("a kill for lack of memory is not told, for another container's cgroup had gone too")
 		}
 
+		// Both were killed.
+		begin("one", "1024\n")
+		begin("other", "1024\n")
+		count("", 12)
+		if err := os.RemoveAll(filepath.Join(dir, "other")); err != nil {
+			t.Fatal(err)
+		}
+		if one, other := gone("one"), gone("other"); !one || !other {
+			t.Errorf("of two kills for lack of memory at once are told: %v, %v", one, other)
+		}
+
 		// One begins between another's kill and the end that is told of it.
 		begin("early", "max\n")
-		count("", 11)
+		count("", 13)
 		if err := os.RemoveAll(filepath.Join(dir, "early")); err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +197,7 @@ func TestOutOfMemoryInACgroupThatIsGone(t *testing.T) {
 		if !gone("early") {
 			t.Error("a kill for lack of memory is not told, for another container has begun since")
 		}
-		count("", 12)
+		count("", 14)
 		if !gone("late") {
 			t.Error("a kill for lack of memory is not told of a container that began amid another's end")
 		}

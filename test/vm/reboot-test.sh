@@ -3,7 +3,7 @@
 # times: once to be rebooted with pods up, and VM_CUTS times (2) to have its power
 # cut amid pulls and creates; reboot.sh, which runs there, says what each boot
 # looks at. Needs `make package`, bin/crictl and the images of the tests, which
-# are built if they are not there. Takes ten to twenty minutes, emulated.
+# are built if they are not there. Takes seven minutes and more, emulated.
 #
 # GANTRY_TEST_CGROUP_MANAGER is cgroupfs or systemd; the default is the second.
 set -eu
