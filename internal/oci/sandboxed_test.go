@@ -245,34 +245,47 @@ func TestSandboxUsage(t *testing.T) {
 
 // TestSandboxUsageHangs: it ends by the deadline, and a failure is told.
 func TestSandboxUsageHangs(t *testing.T) {
-	path := script(t, `case "$*" in *--version*) echo "runsc version 1";; *"events --stats hangs") exec sleep 1000;; *) echo "no such container" >&2; exit 1;; esac`)
-	r, err := NewRuntime(t.Context(), "any", path, "/root", RuntimeOptions{})
+	root := t.TempDir()
+	path := script(t, `case "$*" in *--version*) echo "runsc version 1";; *"events --stats hangs") exec sleep 1000;; *) echo "not now" >&2; exit 1;; esac`)
+	r, err := NewRuntime(t.Context(), "any", path, root, RuntimeOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	touchFile(t, filepath.Join(root, "hangs_sandbox:s.state"))
+	touchFile(t, filepath.Join(root, "fails_sandbox:s.state"))
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := r.SandboxUsage(ctx, "hangs"); errkind.Of(err) != errkind.Timeout {
 		t.Errorf("one that hangs: %v", err)
 	}
-	if _, err := r.SandboxUsage(t.Context(), "gone"); !isCommandError(err) {
+	if _, err := r.SandboxUsage(t.Context(), "fails"); !isCommandError(err) {
 		t.Errorf("one that fails: %v", err)
 	}
 }
 
 // TestSandboxUsageOfAGoneContainer: runsc makes a lock for a container that was
-// deleted before the question came; it does not stay.
+// deleted. It is not asked for one, and the lock of one that is deleted amid the
+// question does not stay.
 func TestSandboxUsageOfAGoneContainer(t *testing.T) {
 	root := t.TempDir()
-	path := script(t, `case "$*" in *--version*) echo "runsc version 1";; *) echo "no such container" >&2; exit 1;; esac`)
+	path := script(t, `
+case "$*" in
+*--version*) echo "runsc version 1"; exit;;
+*amid) rm "`+root+`/amid_sandbox:s.state"; >"`+root+`/amid_sandbox:s.lock";;
+*gone) >"`+root+`/gone_sandbox:s.lock";;
+esac
+echo "no such container" >&2; exit 1`)
 	r, err := NewRuntime(t.Context(), "any", path, root, RuntimeOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"gone_sandbox:s.lock", "there_sandbox:s.lock", "there_sandbox:s.state"} {
+	for _, name := range []string{"amid_sandbox:s.state", "there_sandbox:s.lock", "there_sandbox:s.state"} {
 		touchFile(t, filepath.Join(root, name))
 	}
-	for _, id := range []string{"gone", "there"} {
+	if _, err := r.SandboxUsage(t.Context(), "gone"); errkind.Of(err) != errkind.NotFound {
+		t.Errorf("gone: %v", err)
+	}
+	for _, id := range []string{"amid", "there"} {
 		if _, err := r.SandboxUsage(t.Context(), id); !isCommandError(err) {
 			t.Errorf("%s: %v", id, err)
 		}
@@ -286,6 +299,25 @@ func TestSandboxUsageOfAGoneContainer(t *testing.T) {
 	}
 	if want := []string{"there_sandbox:s.lock", "there_sandbox:s.state"}; !slices.Equal(left, want) {
 		t.Errorf("left: %q, want %q", left, want)
+	}
+}
+
+func TestForgetSandbox(t *testing.T) {
+	root := t.TempDir()
+	path := script(t, `echo "runsc version 1"`)
+	r, err := NewRuntime(t.Context(), "any", path, root, RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a_sandbox:one.lock", "b_sandbox:one.lock", "c_sandbox:two.lock", "c_sandbox:two.state"} {
+		touchFile(t, filepath.Join(root, name))
+	}
+	if err := r.ForgetSandbox("one"); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(root, "*"))
+	if err != nil || len(left) != 2 {
+		t.Errorf("left: %q, %v", left, err)
 	}
 }
 

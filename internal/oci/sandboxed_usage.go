@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+
+	"github.com/gantry-cri/gantry/internal/errkind"
 )
 
 // SandboxUsage is what a sandbox tells of one of its containers.
@@ -19,6 +22,9 @@ type SandboxUsage struct {
 // by a command of the runtime, which needs a living sandbox to end before ctx.
 // Only for a runtime that is Sandboxed.
 func (r *Runtime) SandboxUsage(ctx context.Context, id string) (SandboxUsage, error) {
+	if known, err := r.knowsSandboxed(id); err != nil || !known {
+		return SandboxUsage{}, errors.Join(err, errkind.Errorf(errkind.NotFound, "%s knows no container %s", r.Path(), id))
+	}
 	out, err := r.command(ctx, "events", "--stats", id)
 	if err != nil {
 		return SandboxUsage{}, errors.Join(err, r.forgetGone(id))
@@ -30,14 +36,37 @@ func (r *Runtime) SandboxUsage(ctx context.Context, id string) (SandboxUsage, er
 	return u, nil
 }
 
-// forgetGone removes the lock that a question makes which comes after the
-// container was deleted: no one would remove it then.
-func (r *Runtime) forgetGone(id string) error {
+// knowsSandboxed reports whether the container was created and not deleted. A
+// question for another one makes a lock, which stays if the daemon ends just
+// then.
+func (r *Runtime) knowsSandboxed(id string) (bool, error) {
 	state, err := filepath.Glob(filepath.Join(r.root, id+"_sandbox:*.state"))
-	if err != nil || len(state) > 0 {
+	return len(state) > 0, err
+}
+
+// forgetGone removes the lock that a question makes amid which the container was
+// deleted: no one would remove it then.
+func (r *Runtime) forgetGone(id string) error {
+	known, err := r.knowsSandboxed(id)
+	if err != nil || known {
 		return err
 	}
 	return Forget(r.root, id)
+}
+
+// ForgetSandbox removes the locks that are left of a sandbox: each command of
+// runsc looks at all containers of it, and makes a lock for one that another
+// command deletes meanwhile. id is that of the sandbox's first container;
+// nothing of the sandbox may be left. Other runtimes leave nothing.
+func (r *Runtime) ForgetSandbox(id string) error {
+	if !r.KnownSandboxed() {
+		return nil
+	}
+	locks, err := filepath.Glob(filepath.Join(r.root, "*_sandbox:"+id+".lock"))
+	for _, lock := range locks {
+		err = errors.Join(err, os.Remove(lock))
+	}
+	return err
 }
 
 // parseUsage reads one event. It has the form of runc's, of which runsc leaves

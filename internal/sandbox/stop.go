@@ -68,6 +68,9 @@ func (m *Manager) remove(ctx context.Context, p *Pod) error {
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("remove pod %s: %w", p.Record.ID, err)
 	}
+	if err := p.runtime.ForgetSandbox(string(p.pauseID())); err != nil {
+		p.log.Warn("locks of the runtime are left", "err", err)
+	}
 	if err := m.removeTraces(ctx, p); err != nil {
 		return fmt.Errorf("remove pod %s: %w", p.Record.ID, err)
 	}
