@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -97,14 +98,42 @@ func makeRoom(file, limit string) error {
 	if err != nil || n <= want {
 		return err
 	}
-	if err := write(filepath.Join(dir, "memory.reclaim"), strconv.FormatUint(n-want, 10)); err != nil &&
-		!errors.Is(err, unix.EAGAIN) && !errors.Is(err, fs.ErrNotExist) { // less than that was reclaimed; an old kernel
-		return err
-	}
-	if n, err = used(); err != nil || n <= want {
+	if n, err = reclaim(filepath.Join(dir, "memory.reclaim"), n, want, used); err != nil || n <= want {
 		return err
 	}
 	return errkind.Errorf(errkind.Precondition, "%s: %s is below the %d bytes that are in use", filepath.Base(file), limit, n)
+}
+
+// Bounds on the reclaim of memory. The kernel goes on for as long as it gets
+// something, which a container that needs its pages may bring back at once.
+const (
+	reclaimStep = 1 << 20 // bytes
+	reclaimTime = 2 * time.Second
+	reclaimVain = 8 // steps after which less than half of one was gained
+)
+
+// reclaim has the kernel reclaim memory of a cgroup that uses n bytes until it
+// uses no more than want, or nothing more is gained. It returns what is used then.
+func reclaim(file string, n, want uint64, used func() (uint64, error)) (uint64, error) {
+	vain := 0
+	for end := time.Now().Add(reclaimTime); n > want && vain < reclaimVain && time.Now().Before(end); {
+		err := write(file, strconv.FormatUint(min(n-want, reclaimStep), 10))
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, fs.ErrNotExist) { // nothing is left to reclaim; an old kernel
+			return used()
+		}
+		if err != nil {
+			return n, err
+		}
+		now, err := used()
+		if err != nil {
+			return n, err
+		}
+		if now+reclaimStep/2 > n {
+			vain++
+		}
+		n = now
+	}
+	return n, nil
 }
 
 // explain says what the kernel's refusal of a value means.

@@ -190,3 +190,29 @@ func TestWeight(t *testing.T) {
 		}
 	}
 }
+
+// TestReclaim: it ends when enough is gained, and when what is reclaimed comes
+// back, as the pages of a busy container do.
+func TestReclaim(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "memory.reclaim")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		gain, want uint64
+		asked      int
+	}{{reclaimStep, 90 << 20, 10}, {0, 100 << 20, reclaimVain}} {
+		n, asked := uint64(100<<20), 0
+		got, err := reclaim(file, n, 90<<20, func() (uint64, error) {
+			asked++
+			n -= test.gain
+			return n, nil
+		})
+		if err != nil || got != test.want || asked != test.asked {
+			t.Errorf("a gain of %d with each step: %d is used after %d steps, %v", test.gain, got, asked, err)
+		}
+	}
+	if got, err := reclaim(filepath.Join(t.TempDir(), "none"), 5, 1, func() (uint64, error) { return 5, nil }); got != 5 || err != nil {
+		t.Errorf("a kernel without the file: %d, %v", got, err)
+	}
+}
