@@ -72,14 +72,24 @@ func (w Write) undo() error {
 	return nil
 }
 
-// write writes value to a file of a cgroup; "" too is one write.
+// write writes value to a file of a cgroup; "" too is one write. It does not go
+// by os.File, which takes the EAGAIN of such a file (memory.reclaim has no more
+// to give) for a reason to wait until it can be written to, for ever.
 func write(file, value string) error {
-	fd, err := os.OpenFile(file, os.O_WRONLY, 0)
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: file, Err: err}
 	}
-	_, err = fd.WriteString(value + "\n")
-	return errors.Join(err, fd.Close())
+	for {
+		_, err = unix.Write(fd, []byte(value+"\n"))
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		err = &fs.PathError{Op: "write", Path: file, Err: err}
+	}
+	return errors.Join(err, unix.Close(fd))
 }
 
 // makeRoom refuses a limit of memory below what the cgroup uses: version 2
