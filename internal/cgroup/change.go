@@ -53,35 +53,36 @@ func (c Change) Undo() error {
 	return errors.Join(errs...)
 }
 
+// apply writes the new content. The newline makes "", too, one write.
 func (w Write) apply() error {
 	if filepath.Base(w.File) == "memory.max" {
 		if err := makeRoom(w.File, w.New); err != nil {
 			return err
 		}
 	}
-	return explain(w.File, w.New, write(w.File, w.New))
+	return explain(w.File, w.New, write(w.File, w.New+"\n"))
 }
 
 // undo writes the old content line by line, as such files take it.
 func (w Write) undo() error {
 	for line := range strings.SplitSeq(w.Old, "\n") {
-		if err := write(w.File, line); err != nil && !gone(err) {
+		if err := write(w.File, line+"\n"); err != nil && !gone(err) {
 			return explain(w.File, line, err)
 		}
 	}
 	return nil
 }
 
-// write writes value to a file of a cgroup; "" too is one write. It does not go
-// by os.File, which takes the EAGAIN of such a file (memory.reclaim has no more
-// to give) for a reason to wait until it can be written to, for ever.
-func write(file, value string) error {
+// write writes text to a file of a cgroup, which is there. It does not go by
+// os.File, which takes the EAGAIN of such a file (memory.reclaim has no more to
+// give) for a reason to wait until it can be written to, for ever.
+func write(file, text string) error {
 	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: file, Err: err}
 	}
 	for {
-		_, err = unix.Write(fd, []byte(value+"\n"))
+		_, err = unix.Write(fd, []byte(text))
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}

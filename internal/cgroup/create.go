@@ -68,7 +68,7 @@ func inheritCpuset(parent, dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, file), inherited, 0); err != nil {
+		if err := write(filepath.Join(dir, file), string(inherited)); err != nil {
 			return err
 		}
 	}
@@ -91,7 +91,7 @@ func delegate(dir string) error {
 	}
 	enabled := strings.Fields(string(current))
 	for _, controller := range missing(strings.Fields(string(available)), enabled) {
-		err := os.WriteFile(file, []byte("+"+controller), 0)
+		err := write(file, "+"+controller)
 		if err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}

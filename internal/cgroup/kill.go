@@ -53,7 +53,7 @@ func killV2(ctx context.Context, dir string) (bool, error) {
 		return false, err
 	}
 	defer events.Close() // opened for reading only
-	switch err := os.WriteFile(kill, []byte("1"), 0); {
+	switch err := write(kill, "1"); {
 	case errors.Is(err, unix.ENOENT):
 		return !exists(dir), nil
 	case err != nil && !gone(err):
@@ -88,15 +88,10 @@ func Thaw(f node.Facts, path string) error {
 
 // writeExisting writes text to a file of a cgroup; a file that is gone is no error.
 func writeExisting(file, text string) error {
-	fd, err := os.OpenFile(file, os.O_WRONLY, 0)
-	if err == nil {
-		_, err = fd.WriteString(text)
-		err = errors.Join(err, fd.Close())
+	if err := write(file, text); !gone(err) {
+		return err
 	}
-	if gone(err) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // killLoop kills what the cgroup lists, waits for it, and looks again, until
