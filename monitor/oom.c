@@ -127,17 +127,17 @@ static void begin_again(const struct monitor *m)
 bool oom_killed(struct monitor *m, struct container *c, uint64_t peak)
 {
 	uint64_t kills;
+	bool told = read_kills(c->oom_file, &kills);
 
-	if (!read_kills(c->oom_file, &kills)) {
+	if (!told) {
 		uint64_t now = unaccounted(m, c);
 
 		kills = now > c->oom_before ? now - c->oom_before : 0;
 		if (kills > 0 && others_are_gone(m, c)) /* the rest may be theirs */
 			kills = peak < c->oom_limit / 4 * 3 ? 0 : 1;
-		m->oom_accounted += kills;
-		begin_again(m);
-	} else {
-		m->oom_accounted += kills;
 	}
+	m->oom_accounted += kills;
+	if (!told)
+		begin_again(m);
 	return kills > 0;
 }

@@ -289,14 +289,12 @@ type opened struct {
 func openRuntimes(ctx context.Context, configured map[string]config.Runtime, before opened, log *slog.Logger) (map[string]*oci.Runtime, error) {
 	var mu sync.Mutex
 	runtimes := make(map[string]*oci.Runtime) // guarded by mu
-	for name, r := range configured {
-		if old, ok := before.configured[name]; ok && old.Same(r) {
-			runtimes[name] = before.runtimes[name]
-		}
-	}
 	var probes errgroup.Group
 	for name, r := range configured {
-		if _, ok := before.configured[name]; ok && before.configured[name].Same(r) {
+		if old, ok := before.configured[name]; ok && old.Same(r) {
+			mu.Lock()
+			runtimes[name] = before.runtimes[name]
+			mu.Unlock()
 			continue
 		}
 		if err := os.MkdirAll(r.Root, 0o711); err != nil {

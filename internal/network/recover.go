@@ -99,9 +99,9 @@ func cachedRecord(c *libcni.NetworkAttachment) (*record, error) {
 
 // Recover detaches the pods of former daemons that are not live, whose ADD was
 // cut short, or whose DEL failed, frees what a power loss has made nobody's, and
-// then has the plugins collect what no pod owns. It waits for the plugins, so it is best called beside other work; pods
-// that this daemon has added or deleted already are left alone. Failures are
-// logged and retried in the background.
+// then has the plugins collect what no pod owns. It waits for the plugins, so it
+// is best called beside other work; pods that this daemon has added or deleted
+// already are left alone. Failures are logged and retried in the background.
 func (m *Manager) Recover(ctx context.Context, live func(id.Pod) bool) {
 	var strays errgroup.Group
 	strays.SetLimit(recoverParallel)

@@ -105,8 +105,9 @@ func (s *Store) deleteRemoved() {
 	defer s.transfers.Unlock()
 	s.records.Lock()
 	defer s.records.Unlock()
+	lost := s.layersOfLost()
 	for imageID := range s.removedImages() {
-		if s.InUse(imageID) || s.sharedWithLost(imageID) {
+		if s.InUse(imageID) || s.hasAnyOf(imageID, lost) {
 			continue
 		}
 		// Nothing can start to use it: it is not in the index.

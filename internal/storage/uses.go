@@ -87,17 +87,18 @@ func (s *Store) hasOrphans() bool {
 	return s.orphans
 }
 
-// sharedWithLost reports whether an image has a layer of a container whose own
-// image is not in the library's records any more: with the image the library
-// would delete that layer.
-func (s *Store) sharedWithLost(imageID string) bool {
-	lost := s.layersOfLost()
+// hasAnyOf reports whether an image has one of the layers, which the library
+// would delete with it.
+func (s *Store) hasAnyOf(imageID string, layers map[string]bool) bool {
+	if len(layers) == 0 {
+		return false
+	}
 	rec, err := s.lib.Image(imageID)
-	if err != nil || len(lost) == 0 {
+	if err != nil {
 		return false
 	}
 	for layer := rec.TopLayer; layer != ""; {
-		if lost[layer] {
+		if layers[layer] {
 			return true
 		}
 		l, err := s.lib.Layer(layer)
@@ -109,6 +110,8 @@ func (s *Store) sharedWithLost(imageID string) bool {
 	return false
 }
 
+// layersOfLost are those of containers whose own image is not in the library's
+// records any more.
 func (s *Store) layersOfLost() map[string]bool {
 	s.mu.Lock()
 	uses := slices.Collect(maps.Values(s.uses))

@@ -19,7 +19,8 @@ const monitorProgram = "gantry-monitor-"
 // Monitors lists the processes that run a monitor out of the directory bin:
 // those of pods, whether there is a record of these or not.
 func Monitors(bin string) ([]int, error) {
-	return processes("/proc", func(dir string) bool { return isMonitor(dir, resolved(bin)) })
+	bin = resolved(bin)
+	return processes("/proc", func(dir string) bool { return isMonitor(dir, bin) })
 }
 
 func isMonitor(proc, bin string) bool {
