@@ -32,11 +32,7 @@ int main(void) { signal(SIGTERM, end); signal(SIGINT, end); for (;;) pause(); }
 // but those that measure its performance or load modules into its kernel.
 // program is a busybox with every applet.
 func conformanceImages(ctx context.Context, in inputs, program []byte) ([]image, error) {
-	box := baseTree()
-	if err := box.addBusybox(ctx, program); err != nil {
-		return nil, err
-	}
-	web, err := nginxTree(ctx, in.nginx, 80)
+	box, web, err := shellAndWeb(ctx, in, program)
 	if err != nil {
 		return nil, err
 	}
@@ -44,19 +40,14 @@ func conformanceImages(ctx context.Context, in inputs, program []byte) ([]image,
 	if err != nil {
 		return nil, err
 	}
-	setuid, err := compile(ctx, effectiveUID)
+	nnp, err := programmed(ctx, "usr/local/bin/nnp", 0o4755, effectiveUID)
 	if err != nil {
 		return nil, err
 	}
-	waits, err := compile(ctx, pauseProgram)
+	pause, err := programmed(ctx, "pause", 0o755, pauseProgram)
 	if err != nil {
 		return nil, err
 	}
-	pause := NewTree()
-	pause.File("pause", 0o755, waits)
-	nnp := NewTree()
-	nnp.File("usr/local/bin/nnp", 0o4755, setuid)
-
 	older := NewTree() // an image with it differs from the one without
 	older.File("older", 0o644, nil)
 	nonroot := shell(box, nil, e2e+"nonroot:1.5")

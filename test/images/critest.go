@@ -22,23 +22,16 @@ int main(void) { printf("Effective uid: %d\n", (int)geteuid()); return 0; }
 // critestImages builds every image that critest names; program is a busybox
 // with every applet.
 func critestImages(ctx context.Context, in inputs, program []byte) ([]image, error) {
-	box := baseTree()
-	if err := box.addBusybox(ctx, program); err != nil {
-		return nil, err
-	}
-	web, err := nginxTree(ctx, in.nginx, 80)
+	box, web, err := shellAndWeb(ctx, in, program)
 	if err != nil {
 		return nil, err
 	}
 	hostWeb := NewTree()
 	hostWeb.File("etc/nginx/nginx.conf", 0o644, []byte(nginxConf(12003)))
-	setuid, err := compile(ctx, effectiveUID)
+	nnp, err := programmed(ctx, "nnp", 0o4755, effectiveUID)
 	if err != nil {
 		return nil, err
 	}
-	nnp := NewTree()
-	nnp.File("nnp", 0o4755, setuid)
-
 	httpd := NewTree()
 	httpd.File("var/www/index.html", 0o644, []byte("It works!\n"))
 
@@ -59,6 +52,27 @@ func critestImages(ctx context.Context, in inputs, program []byte) ([]image, err
 	}
 	list = append(list, referenceImages(box)...)
 	return append(list, userImages(box)...), nil
+}
+
+// shellAndWeb are a root file system whose busybox is program, and nginx for it.
+func shellAndWeb(ctx context.Context, in inputs, program []byte) (box, web *Tree, err error) {
+	box = baseTree()
+	if err := box.addBusybox(ctx, program); err != nil {
+		return nil, nil, err
+	}
+	web, err = nginxTree(ctx, in.nginx, 80)
+	return box, web, err
+}
+
+// programmed holds one program, compiled from source.
+func programmed(ctx context.Context, name string, mode int64, source string) (*Tree, error) {
+	program, err := compile(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	t := NewTree()
+	t.File(name, mode, program)
+	return t, nil
 }
 
 // referenceImages are for the specs about names: what is in them matters only

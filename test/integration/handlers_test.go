@@ -27,6 +27,14 @@ func runWith(t *testing.T, env *testenv.Env, config *runtimeapi.PodSandboxConfig
 // configure replaces a file of conf.d and starts the daemon anew.
 func configure(t *testing.T, env *testenv.Env, toml string) {
 	t.Helper()
+	writeConfD(t, env, toml)
+	env.Kill9()
+	env.StartDaemon()
+}
+
+// writeConfD replaces the one file of conf.d.
+func writeConfD(t *testing.T, env *testenv.Env, toml string) {
+	t.Helper()
 	dir := filepath.Join(env.Dir, "conf.d")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -34,8 +42,6 @@ func configure(t *testing.T, env *testenv.Env, toml string) {
 	if err := os.WriteFile(filepath.Join(dir, "10.toml"), []byte(toml), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	env.Kill9()
-	env.StartDaemon()
 }
 
 // specOf is the OCI specification that a container, or a pod's pause, was created with.

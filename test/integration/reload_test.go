@@ -23,13 +23,7 @@ import (
 // says of that.
 func reload(t *testing.T, env *testenv.Env, toml string) control.Configuration {
 	t.Helper()
-	dir := filepath.Join(env.Dir, "conf.d")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "10.toml"), []byte(toml), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeConfD(t, env, toml)
 	return hangUp(t, env)
 }
 
