@@ -92,7 +92,6 @@ func (c *cluster) startControlPlane() {
 // startNode starts what of Kubernetes runs on a node.
 func (c *cluster) startNode(n *node) {
 	c.t.Helper()
-	must(c.t, os.WriteFile(n.path("config.yaml"), []byte(n.config()), 0o644))
 	must(c.t, os.WriteFile(n.path("proxy.yaml"), []byte(c.proxyConfig(n)), 0o644))
 	c.start("proxy.log", n.command(testenv.Binary(c.t, "kube-proxy"), "--config="+n.path("proxy.yaml")))
 	n.kubeletArgs = []string{"--kubeconfig=" + c.path(n.name+".kubeconfig"), "--node-ip=" + n.address}
@@ -553,8 +552,12 @@ func testResize(t *testing.T, c *cluster) {
 	uid := c.kubectl(t, "get", "pod", "grows", "-o", "jsonpath={.metadata.uid}")
 	p := &pod{}
 	p.Metadata.UID = uid
-	if got := cgroupFile(t, c.node, p, id[strings.LastIndex(id, "/")+1:], "memory", "memory.limit_in_bytes", "memory.max"); got != "67108864" {
-		t.Errorf("the cgroup's limit is %s", got)
+	id = id[strings.LastIndex(id, "/")+1:]
+	if got := cgroupFile(t, c.node, p, id, "memory", "memory.limit_in_bytes", "memory.max"); got != "67108864" {
+		t.Errorf("the cgroup's limit of memory is %s", got)
+	}
+	if got := cgroupFile(t, c.node, p, id, "cpu", "cpu.cfs_quota_us", "cpu.max"); strings.TrimSuffix(got, " 100000") != "20000" {
+		t.Errorf("the cgroup's quota is %s", got)
 	}
 }
 

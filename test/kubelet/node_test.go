@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,7 @@ type node struct {
 
 	address     string   // that the kubelet listens on
 	kubeletArgs []string // more of them
+	swap        string   // what of swap pods get, as the kubelet's configuration has it
 	cmd         *exec.Cmd
 	ended       chan struct{} // closed when cmd has ended
 }
@@ -42,7 +44,14 @@ type node struct {
 func start(t *testing.T, runtime string) *node {
 	t.Helper()
 	n := newNode(t, runtime, nodeName, nil)
-	t.Cleanup(func() {
+	n.start()
+	return n
+}
+
+// start starts the kubelet, which ends with the test, and waits until it answers.
+func (n *node) start() {
+	n.t.Helper()
+	n.t.Cleanup(func() {
 		n.removePods()
 		n.stop()
 	})
@@ -51,7 +60,6 @@ func start(t *testing.T, runtime string) *node {
 		_, err := n.get("/pods")
 		return err
 	})
-	return n
 }
 
 // newNode starts a daemon, and makes all that a kubelet on it needs.
@@ -85,7 +93,6 @@ func newNodeOn(t *testing.T, o testenv.Options, name string, s *space) *node {
 		must(t, os.MkdirAll(filepath.Join(n.dir, dir), 0o755))
 	}
 	must(t, os.WriteFile(n.path("resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644))
-	must(t, os.WriteFile(n.path("config.yaml"), []byte(n.config()), 0o644))
 	n.makeCgroups()
 	t.Cleanup(func() {
 		n.env.RemoveCgroup(n.cgroup)
@@ -132,10 +139,11 @@ containerLogMaxFiles: 3
 containerLogMonitorInterval: 3s
 shutdownGracePeriod: 0s
 failSwapOn: false
+memorySwap: {swapBehavior: %[7]s}
 evictionHard: {memory.available: 1Mi, nodefs.available: 0.1%%, nodefs.inodesFree: 0.1%%, imagefs.available: 0.1%%, imagefs.inodesFree: 0.1%%}
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 featureGates: {PodAndContainerStatsFromCRI: true, CRIListStreaming: true, KubeletCrashLoopBackOffMax: true}
-`, n.dir, n.env.Socket, n.cgroupRoot(), n.port, n.address, n.env.CgroupManager)
+`, n.dir, n.env.Socket, n.cgroupRoot(), n.port, n.address, n.env.CgroupManager, cmp.Or(n.swap, "NoSwap"))
 }
 
 // cgroupRoot is where the kubelet is to make its cgroups: with systemd where it
@@ -182,6 +190,7 @@ func copyFile(t *testing.T, from string, to ...string) {
 // run starts the kubelet.
 func (n *node) run() {
 	n.t.Helper()
+	must(n.t, os.WriteFile(n.path("config.yaml"), []byte(n.config()), 0o644))
 	log, err := os.OpenFile(n.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(n.t, err)
 	defer log.Close()

@@ -14,7 +14,7 @@ dir=$1
 policy=${0%/*}/container.cil
 packages=systemd,systemd-sysv,udev,dbus,apparmor,kmod,linux-image-cloud-amd64,\
 crun,runc,containernetworking-plugins,docker-registry,iptables,nftables,iproute2,conntrack,procps,util-linux,\
-busybox-static,ca-certificates,curl,jq,sudo,selinux-policy-default,policycoreutils,selinux-utils
+busybox-static,ca-certificates,curl,jq,sudo,selinux-policy-default,policycoreutils,selinux-utils,etcd-server
 
 mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(CREATED_BY)' | awk '$3 == "Packages" { print $1, $2; exit }')
 release=${mirror#* }
@@ -71,7 +71,7 @@ ln -s ../gantry-test.service "$in/multi-user.target.wants/gantry-test.service"
 for unit in systemd-udevd.service systemd-udev-trigger.service systemd-udevd-kernel.socket systemd-udevd-control.socket \
 	modprobe@.service systemd-logind.service getty.target getty@.service serial-getty@.service \
 	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer motd-news.timer \
-	docker-registry.service systemd-pstore.service systemd-random-seed.service; do
+	docker-registry.service etcd.service systemd-pstore.service systemd-random-seed.service; do
 	ln -sf /dev/null "$in/$unit"
 done
 printf '[Journal]\nStorage=volatile\nForwardToConsole=no\n' >"$root/etc/systemd/journald.conf"
