@@ -22,7 +22,7 @@
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: all build programs tools install demo run test unit c-test integration critest test-vm lint bench fuzz clean
+.PHONY: all build programs tools install demo run test unit c-test integration critest vm test-vm lint bench fuzz clean
 
 TAGS    := containers_image_openpgp exclude_graphdriver_btrfs
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0.1.0-dev)
@@ -122,7 +122,7 @@ install:
 test: install
 	@test/run.sh programs:'$(MAKE) build' tools:'$(MAKE) tools' c:'$(MAKE) c-test' vet:'$(MAKE) vet' \
 		unit:'$(MAKE) unit' integration:'$(MAKE) integration' crash:'$(MAKE) crash' critest:'$(MAKE) critest' \
-		kubelet:'GANTRY_TEST_RUNTIMES=crun $(MAKE) kubelet' package:'$(MAKE) package-test'
+		kubelet:'GANTRY_TEST_RUNTIMES=crun $(MAKE) kubelet' package:'$(MAKE) package-test' vm:'$(MAKE) vm'
 
 .PHONY: vet
 vet: programs
@@ -224,6 +224,11 @@ bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
 WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|Resources|Slice|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged'
 # What systemd as the cgroup manager changes.
 WHAT_SYSTEMD := './test/integration:OOM|BusPaused|CgroupParent|Resources|Update|Stats(CPU|Memory|Processes)'
+# The part of it that is in make test: with crun and systemd's cgroups.
+WHAT_VM := ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|CgroupParent|Resources|StatsMemory' ./test/kubelet:TestKubeletSwap
+vm: build tools bin/kubelet
+	@test/setup/install.sh vm
+	GANTRY_TEST_CGROUP_MANAGER=systemd GANTRY_TEST_RUNTIMES=crun VM_TIME=1200 TAGS="$(TAGS)" test/vm/test.sh $(WHAT_VM)
 test-vm: install
 	@test/setup/install.sh vm
 	@$(MAKE) --no-print-directory build tools
