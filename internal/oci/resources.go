@@ -97,7 +97,7 @@ func cpuLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.Linu
 }
 
 // memoryLimits limits memory, and the sum of memory and swap. With a limit of
-// memory and none of swap the container may not swap at all, where the node
+// memory and none of swap, memory.swap.max included, the container may not swap at all, where the node
 // can see to that: the kubelet counts on memory being all there is.
 func memoryLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.LinuxMemory, error) {
 	limit, swap := r.GetMemoryLimitInBytes(), r.GetMemorySwapLimitInBytes()
@@ -114,9 +114,11 @@ func memoryLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.L
 	if limit != 0 {
 		memory.Limit = &limit
 	}
+	_, ofItsOwn := r.GetUnified()["memory.swap.max"]
 	switch {
 	case n.SwapAccounting && swap != 0:
 		memory.Swap = &swap
+	case ofItsOwn: // as the kubelet limits swap where nodes have some
 	case n.SwapAccounting:
 		memory.Swap = memory.Limit
 	case swap > 0 && swap != limit:
