@@ -97,8 +97,9 @@ func cpuLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.Linu
 }
 
 // memoryLimits limits memory, and the sum of memory and swap. With a limit of
-// memory and none of swap, memory.swap.max included, the container may not swap at all, where the node
-// can see to that: the kubelet counts on memory being all there is.
+// memory and none of swap, memory.swap.max included, the container may not swap
+// at all, where the node can see to that: the kubelet counts on memory being all
+// there is.
 func memoryLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.LinuxMemory, error) {
 	limit, swap := r.GetMemoryLimitInBytes(), r.GetMemorySwapLimitInBytes()
 	if limit == 0 && swap == 0 {
