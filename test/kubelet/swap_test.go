@@ -12,9 +12,9 @@ import (
 	"github.com/gantry-cri/gantry/test/testenv"
 )
 
-// TestKubeletSwap: on a node with swap (cgroup v2 only) a burstable container gets
+// TestSwap: on a node with swap (cgroup v2 only) a burstable container gets
 // its share, can use it, and its use is told; the others get none.
-func TestKubeletSwap(t *testing.T) {
+func TestSwap(t *testing.T) {
 	if onCgroupV1() {
 		t.Skip("the kubelet limits swap on cgroup v2 only; make test-vm runs this there")
 	}
