@@ -16,7 +16,7 @@ import (
 // its share, can use it, and its use is told; the others get none.
 func TestSwap(t *testing.T) {
 	if onCgroupV1() {
-		t.Skip("the kubelet limits swap on cgroup v2 only; make test-vm runs this there")
+		t.Skip("the kubelet limits swap on cgroup v2 only: make test-vm WHAT=./test/kubelet:TestSwap")
 	}
 	for _, runtime := range testenv.Runtimes() {
 		t.Run(runtime, func(t *testing.T) {
