@@ -115,12 +115,12 @@ func memoryLimits(r *runtimeapi.LinuxContainerResources, n node.Facts) (*rspec.L
 	if limit != 0 {
 		memory.Limit = &limit
 	}
+	// As the kubelet limits swap where nodes have some.
 	_, ofItsOwn := r.GetUnified()["memory.swap.max"]
 	switch {
 	case n.SwapAccounting && swap != 0:
 		memory.Swap = &swap
-	case ofItsOwn: // as the kubelet limits swap where nodes have some
-	case n.SwapAccounting:
+	case n.SwapAccounting && !ofItsOwn:
 		memory.Swap = memory.Limit
 	case swap > 0 && swap != limit:
 		return nil, unsupported("resources: this node can't limit swap")

@@ -17,4 +17,9 @@ func TestSwap(t *testing.T) {
 	if err != nil || memory.Swap != nil {
 		t.Errorf("with memory.swap.max: %+v, %v", memory, err)
 	}
+	facts.SwapAccounting = false
+	both := &resources{MemoryLimitInBytes: 5, MemorySwapLimitInBytes: 6, Unified: map[string]string{"memory.swap.max": "7"}}
+	if memory, err = memoryLimits(both, facts); err == nil {
+		t.Errorf("a limit that the node can't set: %+v", memory)
+	}
 }
