@@ -552,7 +552,6 @@ func testResize(t *testing.T, c *cluster) {
 	uid := c.kubectl(t, "get", "pod", "grows", "-o", "jsonpath={.metadata.uid}")
 	p := &pod{}
 	p.Metadata.UID = uid
-	id = id[strings.LastIndex(id, "/")+1:]
 	if got := cgroupFile(t, c.node, p, id, "memory", "memory.limit_in_bytes", "memory.max"); got != "67108864" {
 		t.Errorf("the cgroup's limit of memory is %s", got)
 	}

@@ -142,8 +142,7 @@ func testLimits(t *testing.T, n *node) {
     resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 500m, memory: 64Mi}}
 `)
 	p := n.untilReady(t, "limits")
-	id := strings.TrimPrefix(p.container("main").ContainerID, "cri-o://")
-	id = id[strings.LastIndex(id, "/")+1:]
+	id := p.container("main").ContainerID
 	for _, limit := range []struct{ controller, v1, v2, want string }{
 		{"memory", "memory.limit_in_bytes", "memory.max", "67108864"},
 		{"cpu", "cpu.cfs_quota_us", "cpu.max", "50000"},

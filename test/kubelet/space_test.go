@@ -56,9 +56,7 @@ func (s *space) enter() []string {
 func (s *space) run(t *testing.T, args ...string) {
 	t.Helper()
 	line := slices.Concat(s.enter(), args)
-	if out, err := exec.Command(line[0], line[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v: %s", args, err, out)
-	}
+	command(t, line[0], line[1:]...)
 }
 
 func (s *space) ip(t *testing.T, args ...string) {
@@ -68,8 +66,14 @@ func (s *space) ip(t *testing.T, args ...string) {
 
 func ip(t *testing.T, args ...string) {
 	t.Helper()
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %v: %v: %s", args, err, out)
+	command(t, "ip", args...)
+}
+
+// command runs a program that must succeed.
+func command(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
 	}
 }
 

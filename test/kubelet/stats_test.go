@@ -15,25 +15,46 @@ import (
 	"github.com/gantry-cri/gantry/test/testenv"
 )
 
-type summary struct {
-	Pods []struct {
-		PodRef struct{ Name string }
-		CPU    struct{ UsageNanoCores, UsageCoreNanoSeconds uint64 }
-		Memory struct{ WorkingSetBytes, RSSBytes uint64 }
+// A podSummary is what the tests read of a pod in the kubelet's summary.
+type podSummary struct {
+	PodRef struct{ Name string }
+	CPU    struct{ UsageNanoCores, UsageCoreNanoSeconds uint64 }
+	Memory struct{ WorkingSetBytes, RSSBytes uint64 }
+	Swap   swapSummary
 
-		Network struct{ RxBytes, TxBytes uint64 }
+	Network struct{ RxBytes, TxBytes uint64 }
 
-		ProcessStats struct {
-			ProcessCount uint64 `json:"process_count"`
-		} `json:"process_stats"`
-		Containers []struct {
-			Name   string
-			CPU    struct{ UsageCoreNanoSeconds uint64 }
-			Memory struct{ WorkingSetBytes uint64 }
-			Rootfs struct{ UsedBytes uint64 }
-			Logs   struct{ UsedBytes uint64 }
+	ProcessStats struct {
+		ProcessCount uint64 `json:"process_count"`
+	} `json:"process_stats"`
+	Containers []struct {
+		Name   string
+		CPU    struct{ UsageCoreNanoSeconds uint64 }
+		Memory struct{ WorkingSetBytes uint64 }
+		Swap   swapSummary
+		Rootfs struct{ UsedBytes uint64 }
+		Logs   struct{ UsedBytes uint64 }
+	}
+}
+
+type swapSummary struct{ SwapUsageBytes, SwapAvailableBytes uint64 }
+
+// summary asks the kubelet for that of a pod with one container.
+func (n *node) summary(name string) (*podSummary, error) {
+	body, err := n.get("/stats/summary")
+	if err != nil {
+		return nil, err
+	}
+	var s struct{ Pods []podSummary }
+	if err := json.Unmarshal([]byte(body), &s); err != nil {
+		return nil, err
+	}
+	for i, p := range s.Pods {
+		if p.PodRef.Name == name+"-"+nodeName && len(p.Containers) == 1 {
+			return &s.Pods[i], nil
 		}
 	}
+	return nil, fmt.Errorf("the pod is not in %s", body)
 }
 
 // testStats: the kubelet's summary and cAdvisor's metrics, of what Gantry tells.
@@ -48,27 +69,17 @@ func testStats(t *testing.T, n *node) {
 	n.untilReady(t, "busy")
 	n.untilLog(t, "busy", "main", "written")
 	n.wait(t, "the pod's stats", func() error {
-		body, err := n.get("/stats/summary")
+		p, err := n.summary("busy")
 		if err != nil {
 			return err
 		}
-		var s summary
-		if err := json.Unmarshal([]byte(body), &s); err != nil {
-			return err
+		c := p.Containers[0]
+		if p.CPU.UsageNanoCores < 50e6 || p.CPU.UsageNanoCores > 400e6 || p.CPU.UsageCoreNanoSeconds < c.CPU.UsageCoreNanoSeconds ||
+			p.Memory.WorkingSetBytes < 8<<20 || p.Memory.WorkingSetBytes > 80<<20 || p.ProcessStats.ProcessCount < 1 ||
+			c.Rootfs.UsedBytes < 8<<20 || c.Logs.UsedBytes == 0 || c.Memory.WorkingSetBytes < 8<<20 {
+			return fmt.Errorf("they are %+v", p)
 		}
-		for _, p := range s.Pods {
-			if p.PodRef.Name != "busy-"+nodeName || len(p.Containers) != 1 {
-				continue
-			}
-			c := p.Containers[0]
-			if p.CPU.UsageNanoCores < 50e6 || p.CPU.UsageNanoCores > 400e6 || p.CPU.UsageCoreNanoSeconds < c.CPU.UsageCoreNanoSeconds ||
-				p.Memory.WorkingSetBytes < 8<<20 || p.Memory.WorkingSetBytes > 80<<20 || p.ProcessStats.ProcessCount < 1 ||
-				c.Rootfs.UsedBytes < 8<<20 || c.Logs.UsedBytes == 0 || c.Memory.WorkingSetBytes < 8<<20 {
-				return fmt.Errorf("they are %+v", p)
-			}
-			return nil
-		}
-		return fmt.Errorf("the pod is not in %s", body)
+		return nil
 	})
 	last := 0.0
 	n.wait(t, "the container's metrics", func() error {
@@ -135,8 +146,10 @@ func (n *node) cgroupsOf(uid string) []string {
 }
 
 // cgroupFile reads a file of a container's cgroup, by its name of version 1 or 2.
+// container is its id, or that with the runtime's name before it as pods have it.
 func cgroupFile(t *testing.T, n *node, p *pod, container, controller, v1, v2 string) string {
 	t.Helper()
+	container = container[strings.LastIndex(container, "/")+1:]
 	for _, dir := range n.cgroupsOf(p.Metadata.UID) {
 		child := container
 		if n.env.CgroupManager == testenv.Systemd {

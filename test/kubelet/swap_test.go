@@ -1,10 +1,8 @@
 package kubelet
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -45,7 +43,7 @@ func TestSwap(t *testing.T) {
 			share := float64(request) / float64(meminfo(t, "MemTotal")) * float64(meminfo(t, "SwapTotal"))
 			for name, want := range map[string]float64{"swaps": share, "guaranteed": 0, "besteffort": 0} {
 				p := n.untilReady(t, name)
-				if got := number(t, n.swapFile(t, p, "memory.swap.max")); got > want || got < want-8192 { // whole pages
+				if got := number(t, cgroupFile(t, n, p, p.container("main").ContainerID, "", "", "memory.swap.max")); got > want || got < want-8192 { // whole pages
 					t.Errorf("%s: memory.swap.max is %v, not %v", name, got, want)
 				}
 			}
@@ -54,7 +52,7 @@ func TestSwap(t *testing.T) {
 			if c := p.container("main"); c.RestartCount != 0 {
 				t.Errorf("it was restarted: %+v", c)
 			}
-			used := number(t, n.swapFile(t, p, "memory.swap.current"))
+			used := number(t, cgroupFile(t, n, p, p.container("main").ContainerID, "", "", "memory.swap.current"))
 			if used < 8<<20 {
 				t.Errorf("%v bytes are swapped out", used)
 			}
@@ -65,55 +63,25 @@ func TestSwap(t *testing.T) {
 
 // tellsSwap returns an error unless the kubelet's summary has a pod's use of swap.
 func (n *node) tellsSwap(name string, limit float64) error {
-	body, err := n.get("/stats/summary")
+	p, err := n.summary(name)
 	if err != nil {
 		return err
 	}
-	type swap struct{ SwapUsageBytes, SwapAvailableBytes float64 }
-	var s struct {
-		Pods []struct {
-			PodRef     struct{ Name string }
-			Swap       swap
-			Containers []struct{ Swap swap }
-		}
+	c := p.Containers[0].Swap
+	if sum := float64(c.SwapUsageBytes + c.SwapAvailableBytes); c.SwapUsageBytes < 8<<20 || sum > limit || sum < limit-8192 || p.Swap.SwapUsageBytes < 8<<20 {
+		return fmt.Errorf("it is %+v", p)
 	}
-	if err := json.Unmarshal([]byte(body), &s); err != nil {
-		return err
-	}
-	for _, p := range s.Pods {
-		if p.PodRef.Name != name+"-"+nodeName || len(p.Containers) != 1 {
-			continue
-		}
-		c := p.Containers[0].Swap
-		if sum := c.SwapUsageBytes + c.SwapAvailableBytes; c.SwapUsageBytes < 8<<20 || sum > limit || sum < limit-8192 || p.Swap.SwapUsageBytes < 8<<20 {
-			return fmt.Errorf("it is %+v", p)
-		}
-		return nil
-	}
-	return fmt.Errorf("the pod is not in %s", body)
-}
-
-// swapFile reads a file of the cgroup of a pod's container.
-func (n *node) swapFile(t *testing.T, p *pod, name string) string {
-	t.Helper()
-	id := p.container("main").ContainerID
-	return cgroupFile(t, n, p, id[strings.LastIndex(id, "/")+1:], "", "", name)
+	return nil
 }
 
 // swapOn gives the machine swap of size bytes until the test has ended.
 func swapOn(t *testing.T, file string, size int) {
 	t.Helper()
-	command := func(name string, args ...string) {
-		t.Helper()
-		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-			t.Fatalf("%s %v: %v: %s", name, args, err, out)
-		}
-	}
-	command("fallocate", "-l", strconv.Itoa(size), file)
+	command(t, "fallocate", "-l", strconv.Itoa(size), file)
 	must(t, os.Chmod(file, 0o600))
-	command("mkswap", file)
-	command("swapon", file)
-	t.Cleanup(func() { command("swapoff", file) })
+	command(t, "mkswap", file)
+	command(t, "swapon", file)
+	t.Cleanup(func() { command(t, "swapoff", file) })
 }
 
 // meminfo reads a line of /proc/meminfo, in bytes.
