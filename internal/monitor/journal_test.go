@@ -129,7 +129,7 @@ func TestJournalThatHangs(t *testing.T) {
 	p.create(b)
 	s := p.attach(b, AttachOptions{Stdin: true, Stdout: true})
 	p.start(b)
-	waitFor(t, "all lines in the log, without a journal", func() bool { return len(readLog(t, b.req.LogPath)) == lines })
+	waitFor(t, "all lines in the log, without a journal", func() bool { return countRecords(t, b.req.LogPath) == lines })
 
 	j := newJournal(t, path)
 	say := func(word string) {
@@ -147,7 +147,7 @@ func TestJournalThatHangs(t *testing.T) {
 	}
 
 	say("flood")
-	waitFor(t, "all lines in the log, with a journal that hangs", func() bool { return len(readLog(t, b.req.LogPath)) == 2*lines+1 })
+	waitFor(t, "all lines in the log, with a journal that hangs", func() bool { return countRecords(t, b.req.LogPath) == 2*lines+1 })
 	waitFor(t, "the lines that are taken after all", func() bool {
 		for range 100 {
 			if j.conn.SetReadDeadline(time.Now().Add(50*time.Millisecond)) != nil {

@@ -52,7 +52,7 @@ func TestUnfinishedLineIsShown(t *testing.T) {
 	p.create(b)
 	s := p.attach(b, AttachOptions{Stdin: true})
 	p.start(b)
-	waitFor(t, "the prompt", func() bool { return len(readLog(t, b.req.LogPath)) == 1 })
+	waitFor(t, "the prompt", func() bool { return countRecords(t, b.req.LogPath) == 1 })
 	if _, err := s.Write([]byte("me\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -284,6 +284,17 @@ func readLog(t testing.TB, path string) []record {
 	}
 }
 
+// countRecords counts the whole records of a log that is still written: a
+// reader may see half of a write.
+func countRecords(t testing.TB, path string) int {
+	t.Helper()
+	body, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(body, []byte("\n"))
+}
+
 // output puts the lines of one stream together again.
 func output(records []record, stream string) string {
 	var out strings.Builder
