@@ -238,6 +238,13 @@ func (c *cluster) apply(t *testing.T, yaml string) {
 	}
 }
 
+// run makes a pod through the API server, under the name that add would give it,
+// so that all that a node's methods do with static pods they do with this one.
+func (c *cluster) run(t *testing.T, name, spec string) {
+	t.Helper()
+	c.apply(t, fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s-%s}\nspec:\n  terminationGracePeriodSeconds: 1%s", name, nodeName, spec))
+}
+
 // TestCluster: each of the tests has objects of its own in one cluster, while
 // the daemon is killed every few seconds in the second half.
 func TestCluster(t *testing.T) {

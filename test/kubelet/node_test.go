@@ -1,7 +1,6 @@
 package kubelet
 
 import (
-	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -35,7 +34,6 @@ type node struct {
 
 	address     string   // that the kubelet listens on
 	kubeletArgs []string // more of them
-	swap        string   // what of swap pods get, as the kubelet's configuration has it
 	cmd         *exec.Cmd
 	ended       chan struct{} // closed when cmd has ended
 }
@@ -139,11 +137,11 @@ containerLogMaxFiles: 3
 containerLogMonitorInterval: 3s
 shutdownGracePeriod: 0s
 failSwapOn: false
-memorySwap: {swapBehavior: %[7]s}
+memorySwap: {swapBehavior: LimitedSwap}
 evictionHard: {memory.available: 1Mi, nodefs.available: 0.1%%, nodefs.inodesFree: 0.1%%, imagefs.available: 0.1%%, imagefs.inodesFree: 0.1%%}
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 featureGates: {PodAndContainerStatsFromCRI: true, CRIListStreaming: true, KubeletCrashLoopBackOffMax: true}
-`, n.dir, n.env.Socket, n.cgroupRoot(), n.port, n.address, n.env.CgroupManager, cmp.Or(n.swap, "NoSwap"))
+`, n.dir, n.env.Socket, n.cgroupRoot(), n.port, n.address, n.env.CgroupManager)
 }
 
 // cgroupRoot is where the kubelet is to make its cgroups: with systemd where it

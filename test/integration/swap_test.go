@@ -1,0 +1,52 @@
+package integration
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/gantry-cri/gantry/test/testenv"
+)
+
+// TestSwap: on a node with swap a container gets what memory.swap.max, or a sum
+// of memory and swap, gives it; it can use that, and its use is told. A limit of
+// memory alone forbids swap.
+func TestSwap(t *testing.T) {
+	if !testenv.CgroupV2() {
+		t.Skip("memory.swap.max is of cgroup v2: make vm runs this")
+	}
+	testenv.SwapOn(t, 512<<20)
+	const memory, swap, most = 32 << 20, 24 << 20, 44 << 20
+	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig *runtimeapi.PodSandboxConfig) {
+		run := func(name, script string, r *resources) string {
+			t.Helper()
+			config := env.ContainerConfig(name, script)
+			config.Linux.Resources = r
+			return env.Run(pod, config, podConfig)
+		}
+		dd := fmt.Sprintf("dd if=/dev/zero bs=%d count=1", most)
+		for name, r := range map[string]*resources{
+			"own": {MemoryLimitInBytes: memory, Unified: map[string]string{"memory.swap.max": strconv.Itoa(swap)}},
+			"sum": {MemoryLimitInBytes: memory, MemorySwapLimitInBytes: memory + swap},
+		} {
+			id := run(name, dd+" | sleep 1000", r) // dd holds what it has read
+			maxFile := func() string { return cgroupFile(t, initPID(t, id), "memory", "", "memory.swap.max") }
+			wantEqual(t, name+": memory.swap.max", maxFile(), strconv.Itoa(swap))
+			env.Eventually(name+" to swap", func() error {
+				s := containerStats(t, env, id).GetSwap()
+				used, free := s.GetSwapUsageBytes().GetValue(), s.GetSwapAvailableBytes().GetValue()
+				if used < most-memory || used+free != swap {
+					return fmt.Errorf("%d bytes are used, %d available", used, free)
+				}
+				return nil
+			})
+			wantCode(t, name+": update", update(env, id, &resources{Unified: map[string]string{"memory.swap.max": strconv.Itoa(2 * swap)}}), codes.OK)
+			wantEqual(t, name+": memory.swap.max after the update", maxFile(), strconv.Itoa(2*swap))
+			env.Remove(id)
+		}
+		checkKilled(t, env, run("none", "exec "+dd+" of=/dev/null", &resources{MemoryLimitInBytes: memory}), "OOMKilled")
+	})
+}
