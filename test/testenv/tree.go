@@ -33,7 +33,7 @@ func Binary(t testing.TB, name string) string {
 	}
 	file := filepath.Join(root, "bin", name)
 	if _, err := os.Stat(file); err != nil {
-		t.Fatalf("%s is not built (make build tools builds it): %v", name, err)
+		t.Fatalf("%s is not built (make bin/%s builds it): %v", name, name, err)
 	}
 	return file
 }

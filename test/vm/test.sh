@@ -4,7 +4,7 @@
 #   test.sh PACKAGE:REGEXP...    e.g. ./test/integration:AppArmor
 #
 # Needs `make build tools`, and bin/kubelet for ./test/kubelet; for its TestCluster
-# the programs of the control plane too. The variables
+# and TestSwap the programs of the control plane too. The variables
 # GANTRY_TEST_... are those that the tests get there.
 set -eu
 
@@ -21,7 +21,7 @@ cp bin/gantryd bin/crictl "$files/src/bin/"
 case " $* " in *" ./test/critest:"*) cp bin/critest bin/ginkgo "$files/src/bin/" ;; esac
 case " $* " in *" ./test/integration:"*) cp bin/runsc "$files/src/bin/" ;; esac
 case " $* " in *" ./test/kubelet:"*) cp bin/kubelet "$files/src/bin/" ;; esac
-case " $* " in *" ./test/kubelet:TestCluster"*) cp bin/kube-* bin/kubectl "$files/src/bin/" ;; esac
+case " $* " in *" ./test/kubelet:TestCluster"* | *" ./test/kubelet:TestSwap"*) cp bin/kube-* bin/kubectl "$files/src/bin/" ;; esac
 go build -trimpath -tags "${TAGS:?}" -ldflags '-s -w' -o bin/testimages ./test/images/testimages
 for set in demo critest; do
 	bin/testimages .cache/images $set >/dev/null
