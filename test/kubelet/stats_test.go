@@ -20,7 +20,6 @@ type podSummary struct {
 	PodRef struct{ Name string }
 	CPU    struct{ UsageNanoCores, UsageCoreNanoSeconds uint64 }
 	Memory struct{ WorkingSetBytes, RSSBytes uint64 }
-	Swap   swapSummary
 
 	Network struct{ RxBytes, TxBytes uint64 }
 
@@ -31,13 +30,11 @@ type podSummary struct {
 		Name   string
 		CPU    struct{ UsageCoreNanoSeconds uint64 }
 		Memory struct{ WorkingSetBytes uint64 }
-		Swap   swapSummary
+		Swap   struct{ SwapUsageBytes, SwapAvailableBytes uint64 }
 		Rootfs struct{ UsedBytes uint64 }
 		Logs   struct{ UsedBytes uint64 }
 	}
 }
-
-type swapSummary struct{ SwapUsageBytes, SwapAvailableBytes uint64 }
 
 // summary asks the kubelet for that of a pod with one container.
 func (n *node) summary(name string) (*podSummary, error) {
