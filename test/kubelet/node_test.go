@@ -137,11 +137,19 @@ containerLogMaxFiles: 3
 containerLogMonitorInterval: 3s
 shutdownGracePeriod: 0s
 failSwapOn: false
-memorySwap: {swapBehavior: LimitedSwap}
+memorySwap: {swapBehavior: %[7]s}
 evictionHard: {memory.available: 1Mi, nodefs.available: 0.1%%, nodefs.inodesFree: 0.1%%, imagefs.available: 0.1%%, imagefs.inodesFree: 0.1%%}
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 featureGates: {PodAndContainerStatsFromCRI: true, CRIListStreaming: true, KubeletCrashLoopBackOffMax: true}
-`, n.dir, n.env.Socket, n.cgroupRoot(), n.port, n.address, n.env.CgroupManager)
+`, n.dir, n.env.Socket, n.cgroupRoot(), n.port, n.address, n.env.CgroupManager, swapBehavior())
+}
+
+// swapBehavior is what pods get of swap. On cgroup v1 the kubelet knows one answer.
+func swapBehavior() string {
+	if onCgroupV1() {
+		return "NoSwap"
+	}
+	return "LimitedSwap"
 }
 
 // cgroupRoot is where the kubelet is to make its cgroups: with systemd where it
