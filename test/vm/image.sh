@@ -14,7 +14,7 @@ dir=$1
 policy=${0%/*}/container.cil
 packages=systemd,systemd-sysv,udev,dbus,apparmor,kmod,linux-image-cloud-amd64,\
 crun,runc,containernetworking-plugins,docker-registry,iptables,nftables,iproute2,conntrack,procps,util-linux,\
-busybox-static,ca-certificates,curl,jq,sudo,selinux-policy-default,policycoreutils,selinux-utils,etcd-server
+busybox-static,ca-certificates,curl,jq,sudo,skopeo,openssl,selinux-policy-default,policycoreutils,selinux-utils,etcd-server
 
 mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(CREATED_BY)' | awk '$3 == "Packages" { print $1, $2; exit }')
 release=${mirror#* }
