@@ -221,23 +221,24 @@ bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
 # In a virtual machine with systemd, cgroup v2 and AppArmor, and in one with
 # SELinux: what machines without them can't show. WHAT names other tests, for
 # the one with VM_LSM, apparmor or selinux. First of all the package's life there.
-WHAT ?= ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|Devices|OOM|Resources|Slice|Swap|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged' ./test/crash:StoppedAndFrozen
+WHAT ?= ./internal/cgroup:. ./internal/apparmor:. ./test/integration:AppArmor|Devices|OOM|Resources|Slice|Swap|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged ./test/crash:StoppedAndFrozen
+quoted = $(foreach word,$(1),'$(word)')
 # What systemd as the cgroup manager changes.
-WHAT_SYSTEMD := './test/integration:OOM|BusPaused|CgroupParent|Resources|Swap|Update|Stats(CPU|Memory|Processes)'
+WHAT_SYSTEMD := ./test/integration:OOM|BusPaused|CgroupParent|Resources|Swap|Update|Stats(CPU|Memory|Processes)
 # The part of it that is in make test: with crun and systemd's cgroups.
-WHAT_VM := ./internal/cgroup:. ./internal/apparmor:. './test/integration:AppArmor|OOM|CgroupParent|Devices|Resources|StatsMemory|Swap' ./test/crash:StoppedAndFrozen
+WHAT_VM := ./internal/cgroup:. ./internal/apparmor:. ./test/integration:AppArmor|OOM|CgroupParent|Devices|Resources|StatsMemory|Swap ./test/crash:StoppedAndFrozen
 vm: build tools
 	@test/setup/install.sh vm
-	GANTRY_TEST_CGROUP_MANAGER=systemd GANTRY_TEST_RUNTIMES=crun VM_TIME=1200 TAGS="$(TAGS)" test/vm/test.sh $(WHAT_VM)
+	GANTRY_TEST_CGROUP_MANAGER=systemd GANTRY_TEST_RUNTIMES=crun VM_TIME=1200 TAGS="$(TAGS)" test/vm/test.sh $(call quoted,$(WHAT_VM))
 test-vm: install
 	@test/setup/install.sh vm
 	@$(MAKE) --no-print-directory build tools
 ifeq ($(origin WHAT),file)
 	@$(MAKE) --no-print-directory test-vm-package
 endif
-	TAGS="$(TAGS)" test/vm/test.sh $(WHAT)
+	TAGS="$(TAGS)" test/vm/test.sh $(call quoted,$(WHAT))
 ifeq ($(origin WHAT),file)
-	GANTRY_TEST_CGROUP_MANAGER=systemd TAGS="$(TAGS)" test/vm/test.sh $(WHAT_SYSTEMD)
+	GANTRY_TEST_CGROUP_MANAGER=systemd TAGS="$(TAGS)" test/vm/test.sh $(call quoted,$(WHAT_SYSTEMD))
 	VM_LSM=selinux TAGS="$(TAGS)" test/vm/test.sh './test/integration:^TestSELinux$$'
 endif
 
