@@ -27,26 +27,28 @@ func TestSwap(t *testing.T) {
 			config.Linux.Resources = r
 			return env.Run(pod, config, podConfig)
 		}
-		dd := fmt.Sprintf("dd if=/dev/zero bs=%d count=1", most)
+		// In small steps: where swap is slow, the kernel kills rather than waits for it.
+		fill := fmt.Sprintf("for i in $(seq 0 %d); do dd if=/dev/zero of=/dev/shm/file bs=1M count=1 seek=$i 2>/dev/null; done; exec sleep 1000", most>>20-1)
 		for name, r := range map[string]*resources{
 			"own": {MemoryLimitInBytes: memory, Unified: map[string]string{"memory.swap.max": strconv.Itoa(swap)}},
 			"sum": {MemoryLimitInBytes: memory, MemorySwapLimitInBytes: memory + swap},
 		} {
-			id := run(name, dd+" | sleep 1000", r) // dd holds what it has read
-			maxFile := func() string { return cgroupFile(t, initPID(t, id), "memory", "", "memory.swap.max") }
-			wantEqual(t, name+": memory.swap.max", maxFile(), strconv.Itoa(swap))
+			id := run(name, fill, r)
+			file := func(file string) string { return cgroupFile(t, initPID(t, id), "memory", "", file) }
+			wantEqual(t, name+": memory.swap.max", file("memory.swap.max"), strconv.Itoa(swap))
 			env.Eventually(name+" to swap", func() error {
 				s := containerStats(t, env, id).GetSwap()
 				used, free := s.GetSwapUsageBytes().GetValue(), s.GetSwapAvailableBytes().GetValue()
 				if used < most-memory || used+free != swap {
-					return fmt.Errorf("%d bytes are used, %d available", used, free)
+					return fmt.Errorf("%d bytes are used, %d available; of memory: %s", used, free, file("memory.events"))
 				}
 				return nil
 			})
 			wantCode(t, name+": update", update(env, id, &resources{Unified: map[string]string{"memory.swap.max": strconv.Itoa(2 * swap)}}), codes.OK)
-			wantEqual(t, name+": memory.swap.max after the update", maxFile(), strconv.Itoa(2*swap))
+			wantEqual(t, name+": memory.swap.max after the update", file("memory.swap.max"), strconv.Itoa(2*swap))
+			env.Exec(id, "rm /dev/shm/file")
 			env.Remove(id)
 		}
-		checkKilled(t, env, run("none", "exec "+dd+" of=/dev/null", &resources{MemoryLimitInBytes: memory}), "OOMKilled")
+		checkKilled(t, env, run("none", fmt.Sprintf("exec dd if=/dev/zero of=/dev/null bs=%d count=1", most), &resources{MemoryLimitInBytes: memory}), "OOMKilled")
 	})
 }
