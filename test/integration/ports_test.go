@@ -13,8 +13,10 @@ import (
 	"github.com/gantry-cri/gantry/test/testenv"
 )
 
-func get(url string) (string, error) {
-	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+func get(url string) (string, error) { return getWithin(url, 3*time.Second) }
+
+func getWithin(url string, limit time.Duration) (string, error) {
+	client := http.Client{Timeout: limit, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get(url)
 	if err != nil {
 		return "", err

@@ -305,7 +305,7 @@ func forwardTo(t *testing.T, env *testenv.Env, transport, pod string, ports ...i
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				body, err := get(url)
+				body, err := getWithin(url, time.Minute)
 				if err != nil || len(body) != 300000 || !strings.HasPrefix(body, "forwarded\n") {
 					t.Errorf("%s, port %d: %d bytes, %v", transport, ports[i], len(body), err)
 				}
