@@ -31,15 +31,15 @@ func TestIdleSessions(t *testing.T) {
 		main.Stdin = true
 		id := env.Run(pod, main, config)
 
-		execBusy := execClient(t, env, id, "sh", "-c", "while read line; do echo got $line; done")
-		attachBusy := attachClient(t, env, id, streams{stdin: true, stdout: true})
-		begin := time.Now()
 		var idle []*terminal
 		for _, transport := range []string{"spdy", "websocket"} {
 			x := crictlTTY(t, env, "exec", "-r", transport, id, "sh", "-c", "sleep 4713 & setsid sleep 4713 & echo beg''un; wait")
 			x.expect("begun")
 			idle = append(idle, x, crictlTTY(t, env, "attach", "-r", transport, id), idleForward(t, env, transport, pod, port))
 		}
+		execBusy := execClient(t, env, id, "sh", "-c", "while read line; do echo got $line; done")
+		attachBusy := attachClient(t, env, id, streams{stdin: true, stdout: true})
+		begin := time.Now()
 		for time.Since(begin) < 2*streamIdle {
 			execBusy.send(0, "it\n")
 			execBusy.expect("got it\n")

@@ -130,8 +130,9 @@ func TestFullLogDiskOfSilentContainer(t *testing.T) {
 	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig podSandboxConfig) {
 		notForPeers(t)
 		defer mountLogDisk(t, podConfig.LogDirectory)()
-		id := env.Run(pod, env.ContainerConfig("main", "seq 1 200000; sleep 1000"), podConfig)
+		id := env.Run(pod, env.ContainerConfig("main", "seq 1 200000; touch /silent; exec sleep 1000"), podConfig)
 		wantProblem(t, env, id, true)
+		env.Exec(id, "while [ ! -e /silent ]; do sleep 0.1; done; sleep 0.5")
 		before := size(t, filepath.Join(podConfig.LogDirectory, "main.log"))
 		if err := unix.Mount("", podConfig.LogDirectory, "", unix.MS_REMOUNT, "size=64m"); err != nil {
 			t.Fatal(err)
