@@ -87,7 +87,7 @@ func testFaultyNetwork(t *testing.T, env *testenv.Env, mode, dir string) {
 	stop := watch(t, env, "a plugin that is to "+mode, "", bystander)
 	start := time.Now()
 	env.StopPod(pod)
-	if left := processesIn(t, "/"+pod); len(left) > 0 {
+	if left := processesIn(t, pod); len(left) > 0 {
 		t.Errorf("processes of the stopped pod: %v", left)
 	}
 	env.RemovePod(pod)

@@ -13,8 +13,8 @@ import (
 // is in another.
 func initOf(t *testing.T, container string) int {
 	t.Helper()
-	for _, pid := range processesIn(t, "/"+container) {
-		if !inside(t, parentOf(t, pid), "/"+container) {
+	for _, pid := range processesIn(t, container) {
+		if !inside(t, parentOf(t, pid), container) {
 			return pid
 		}
 	}

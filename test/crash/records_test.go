@@ -79,7 +79,7 @@ func testDamagedRecords(t *testing.T, env *testenv.Env, round int) {
 		v.check(t, env, told)
 	}
 	env.RemovePod(lostPod) // who asks for it gets it: all of the pod goes
-	if left := processesIn(t, "/"+lost); len(left) > 0 {
+	if left := processesIn(t, lost); len(left) > 0 {
 		t.Errorf("processes of a removed pod: %v", left)
 	}
 	stop()
