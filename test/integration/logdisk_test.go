@@ -27,19 +27,17 @@ func TestRotationUnderLoad(t *testing.T) {
 		id := env.Run(pod, config, podConfig)
 		file := filepath.Join(podConfig.LogDirectory, "main.log")
 		var files []string
-		next := func() string {
-			files = append(files, fmt.Sprintf("%s.%d", file, len(files)))
-			return files[len(files)-1]
-		}
 		for i := range 6 {
 			if env.Status(id).State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 				break // it was faster; what was rotated is checked all the same
 			}
-			if err := os.Rename(file, next()); errors.Is(err, fs.ErrNotExist) && i > 0 {
+			rotated := fmt.Sprintf("%s.%d", file, i)
+			if err := os.Rename(file, rotated); errors.Is(err, fs.ErrNotExist) && i > 0 {
 				break // the output has ended, and so nothing was opened again
 			} else if err != nil {
 				t.Fatal(err)
 			}
+			files = append(files, rotated)
 			if i%3 == 1 {
 				env.Kill9()
 				env.StartDaemon()
