@@ -3,7 +3,7 @@
 #   make build   bin/gantryd, one static binary
 #   make demo    a pod from end to end, with crictl, on private roots (root)
 #   make run     gantryd in the foreground with real registries (root)
-#   make test    all tests (root; up to half an hour)
+#   make test    all tests (root; half an hour)
 #   make test-kubelet  Kubernetes' own kubelet on gantryd, with static pods (root)
 #   make test-cluster  a control plane besides, with kubectl, and three nodes (root)
 #   make conformance  Kubernetes' own specs of node conformance, an hour for each runtime (root)
