@@ -27,42 +27,38 @@ func TestBusPaused(t *testing.T) {
 		t.Skip("for machines with systemd; others have TestSystemdDoesNotAnswer")
 	}
 	bus := mainPID(t, "dbus.service")
-	for _, runtime := range testenv.Runtimes() {
-		t.Run(runtime, func(t *testing.T) {
-			notForPeers(t)
-			env := testenv.Start(t, testenv.Options{
-				Registry: shared.Registry(t), Runtime: runtime, CgroupManager: testenv.Systemd, Config: "runtime_timeout = \"10s\"\n",
-			})
-			env.Pull(testenv.Busybox)
-			config := env.PodConfig("pod")
-			pod, id := runIn(env, config, "main")
+	o := testenv.Options{CgroupManager: testenv.Systemd, Config: "runtime_timeout = \"10s\"\n"}
+	eachAlone(t, o, func(t *testing.T, env *testenv.Env) {
+		notForPeers(t)
+		env.Pull(testenv.Busybox)
+		config := env.PodConfig("pod")
+		pod, id := runIn(env, config, "main")
 
-			resume := pauseProcess(t, bus)
-			failsInTime(t, "a pod", func() error {
-				_, err := env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: env.PodConfig("late")})
-				return err
-			})
-			failsInTime(t, "a container", func() error {
-				_, err := env.Runtime.CreateContainer(env.Context(), &runtimeapi.CreateContainerRequest{
-					PodSandboxId: pod, Config: env.ContainerConfig("late", "sleep 1000"), SandboxConfig: config,
-				})
-				return err
-			})
-			failsInTime(t, "an update", func() error { return update(env, id, &resources{CpuQuota: 50000, CpuPeriod: 100000}) })
-			wantEqual(t, "a running container, meanwhile", env.Exec(id, "echo here"), "here\n")
-			resume()
-
-			for _, file := range []string{"cgroup.freeze", "freezer.state"} {
-				nothingFrozen(t, env, file)
-			}
-			wantCode(t, "an update afterwards", update(env, id, &resources{CpuQuota: 60000, CpuPeriod: 100000}), codes.OK)
-			wantContains(t, "limits", limitsOf(t, initPID(t, id)), "cpu 60000 100000")
-			late := env.Run(pod, env.ContainerConfig("late", "sleep 1000"), config)
-			wantEqual(t, "a container afterwards", env.Exec(late, "echo here"), "here\n")
-			_, other := runIn(env, env.PodConfig("late"), "main")
-			wantEqual(t, "a pod afterwards", env.Exec(other, "echo here"), "here\n")
+		resume := pauseProcess(t, bus)
+		failsInTime(t, "a pod", func() error {
+			_, err := env.Runtime.RunPodSandbox(env.Context(), &runtimeapi.RunPodSandboxRequest{Config: env.PodConfig("late")})
+			return err
 		})
-	}
+		failsInTime(t, "a container", func() error {
+			_, err := env.Runtime.CreateContainer(env.Context(), &runtimeapi.CreateContainerRequest{
+				PodSandboxId: pod, Config: env.ContainerConfig("late", "sleep 1000"), SandboxConfig: config,
+			})
+			return err
+		})
+		failsInTime(t, "an update", func() error { return update(env, id, &resources{CpuQuota: 50000, CpuPeriod: 100000}) })
+		wantEqual(t, "a running container, meanwhile", env.Exec(id, "echo here"), "here\n")
+		resume()
+
+		for _, file := range []string{"cgroup.freeze", "freezer.state"} {
+			nothingFrozen(t, env, file)
+		}
+		wantCode(t, "an update afterwards", update(env, id, &resources{CpuQuota: 60000, CpuPeriod: 100000}), codes.OK)
+		wantContains(t, "limits", limitsOf(t, initPID(t, id)), "cpu 60000 100000")
+		late := env.Run(pod, env.ContainerConfig("late", "sleep 1000"), config)
+		wantEqual(t, "a container afterwards", env.Exec(late, "echo here"), "here\n")
+		_, other := runIn(env, env.PodConfig("late"), "main")
+		wantEqual(t, "a pod afterwards", env.Exec(other, "echo here"), "here\n")
+	})
 }
 
 // failsInTime fails the test unless a call that needs systemd ends with

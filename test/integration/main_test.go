@@ -52,6 +52,19 @@ func eachWith(t *testing.T, o testenv.Options, test func(t *testing.T, env *test
 	}
 }
 
+// eachAlone is eachWith for tests that change what the others count on.
+func eachAlone(t *testing.T, o testenv.Options, test func(t *testing.T, env *testenv.Env)) {
+	t.Helper()
+	o.Registry = shared.Registry(t)
+	for _, runtime := range testenv.Runtimes() {
+		t.Run(runtime, func(t *testing.T) {
+			o := o
+			o.Runtime = runtime
+			test(t, testenv.Start(t, o))
+		})
+	}
+}
+
 // wantCode fails the test unless err is a gRPC error with one of the codes.
 func wantCode(t *testing.T, what string, err error, want ...codes.Code) {
 	t.Helper()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -125,7 +124,7 @@ func TestOOMOfThePodsLimit(t *testing.T) {
 		config := env.PodConfig("pod")
 		config.Linux.CgroupParent = parent
 		pod := env.RunPod(config)
-		setMemoryLimit(t, env, parent)
+		setMemoryLimit(t, parent)
 		eats := env.Run(pod, env.ContainerConfig("eats", "exec "+eat), config)
 		checkKilled(t, env, eats, "OOMKilled")
 		beside := env.Run(pod, env.ContainerConfig("beside", "exec sleep 1000"), config)
@@ -136,15 +135,8 @@ func TestOOMOfThePodsLimit(t *testing.T) {
 	})
 }
 
-func setMemoryLimit(t *testing.T, env *testenv.Env, cgroup string) {
+func setMemoryLimit(t *testing.T, cgroup string) {
 	t.Helper()
-	if env.CgroupManager == testenv.Systemd { // which undoes, sooner or later, what it was not told of
-		out, err := exec.Command("systemctl", "set-property", "--runtime", filepath.Base(cgroup), fmt.Sprint("MemoryMax=", 2*oomLimit)).CombinedOutput()
-		if err != nil {
-			t.Fatalf("systemctl set-property: %v: %s", err, out)
-		}
-		return
-	}
 	var errs []error
 	for _, file := range []string{"memory/" + cgroup + "/memory.limit_in_bytes", cgroup + "/memory.max"} {
 		err := os.WriteFile(filepath.Join("/sys/fs/cgroup", file), fmt.Append(nil, 2*oomLimit), 0)

@@ -6,21 +6,24 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/codes"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/gantry-cri/gantry/test/testenv"
 )
 
 // TestSwap: on a node with swap a container gets what memory.swap.max, or a sum
 // of memory and swap, gives it; it can use that, and its use is told. A limit of
-// memory alone forbids swap.
+// memory alone forbids swap. No test runs beside it: a limit of memory that a test
+// sets on a pod's cgroup would limit nothing.
 func TestSwap(t *testing.T) {
 	if !testenv.CgroupV2() {
 		t.Skip("memory.swap.max is of cgroup v2: make vm runs this")
 	}
 	testenv.SwapOn(t, 512<<20)
 	const memory, swap, most = 32 << 20, 24 << 20, 44 << 20
-	withPod(t, func(t *testing.T, env *testenv.Env, pod string, podConfig *runtimeapi.PodSandboxConfig) {
+	eachAlone(t, testenv.Options{}, func(t *testing.T, env *testenv.Env) {
+		env.Pull(testenv.Busybox)
+		podConfig := env.PodConfig("pod")
+		pod := env.RunPod(podConfig)
 		run := func(name, script string, r *resources) string {
 			t.Helper()
 			config := env.ContainerConfig(name, script)
