@@ -218,11 +218,13 @@ bin/cyclonedx-gomod: packaging/tools/go.mod packaging/tools/go.sum
 	cd packaging/tools && go build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 	@touch $@
 
+# A pattern's | is no pipe.
+quoted = $(foreach word,$(1),'$(word)')
+
 # In a virtual machine with systemd, cgroup v2 and AppArmor, and in one with
 # SELinux: what machines without them can't show. WHAT names other tests, for
 # the one with VM_LSM, apparmor or selinux. First of all the package's life there.
 WHAT ?= ./internal/cgroup:. ./internal/apparmor:. ./test/integration:AppArmor|Devices|OOM|Resources|Slice|Swap|Update|Stats(CPU|Memory|Processes)|MountPropagation|Privileged ./test/crash:StoppedAndFrozen
-quoted = $(foreach word,$(1),'$(word)')
 # What systemd as the cgroup manager changes.
 WHAT_SYSTEMD := ./test/integration:OOM|BusPaused|CgroupParent|Resources|Swap|Update|Stats(CPU|Memory|Processes)
 # The part of it that is in make test: with crun and systemd's cgroups.

@@ -39,25 +39,24 @@ func each(t *testing.T, test func(t *testing.T, env *testenv.Env)) {
 func eachWith(t *testing.T, o testenv.Options, test func(t *testing.T, env *testenv.Env)) {
 	t.Helper()
 	t.Parallel()
-	if o.Registry == nil {
-		o.Registry = shared.Registry(t)
-	}
-	for _, runtime := range testenv.Runtimes() {
-		t.Run(runtime, func(t *testing.T) {
-			t.Parallel()
-			o := o
-			o.Runtime = runtime
-			test(t, testenv.Start(t, o))
-		})
-	}
+	eachRuntime(t, o, (*testing.T).Parallel, test)
 }
 
 // eachAlone is eachWith for tests that change what the others count on.
 func eachAlone(t *testing.T, o testenv.Options, test func(t *testing.T, env *testenv.Env)) {
 	t.Helper()
-	o.Registry = shared.Registry(t)
+	eachRuntime(t, o, func(*testing.T) {}, test)
+}
+
+// eachRuntime calls before ahead of each daemon's start.
+func eachRuntime(t *testing.T, o testenv.Options, before func(*testing.T), test func(t *testing.T, env *testenv.Env)) {
+	t.Helper()
+	if o.Registry == nil {
+		o.Registry = shared.Registry(t)
+	}
 	for _, runtime := range testenv.Runtimes() {
 		t.Run(runtime, func(t *testing.T) {
+			before(t)
 			o := o
 			o.Runtime = runtime
 			test(t, testenv.Start(t, o))
